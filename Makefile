@@ -1,0 +1,61 @@
+# Every command of this repository. `make figures` and `make test` set up everything they need by themselves.
+# Needed: Linux, Python 3.11 (with venv), make, a GL library.  `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+SCALE ?= smoke
+PYTHON ?=
+TORCH_INDEX ?=
+ARGS ?=
+export PYTHON TORCH_INDEX
+
+PROFILE := workflows/profiles/$(SCALE)
+# One environment, first on the path; nothing of the caller's Python leaks in.
+IN_ENV := unset PYTHONPATH PYTHONHOME; export VIRTUAL_ENV="$(CURDIR)/.venv" PATH="$(CURDIR)/.venv/bin:$$PATH";
+
+.PHONY: help env gl scale figures report preview dry cost status test lint clean-env
+
+help:  ## this list
+	@echo "make TARGET [SCALE=smoke|laptop|paper] [ARGS='more options for snakemake or pytest']"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Set-up: PYTHON=/path/to/python3.11   TORCH_INDEX=URL of an index with a smaller torch (CPU only)"
+
+figures: env scale gl cost  ## train what is missing at SCALE, draw the figures, write the report
+	@$(IN_ENV) workflows/scripts/run.sh $(SCALE) $(ARGS)
+
+report: env scale  ## the HTML page alone, from figures that exist
+	@$(IN_ENV) snakemake --profile $(PROFILE) --report results/$(SCALE)/report.html $(ARGS)
+
+preview: env scale  ## draw whatever exists at SCALE, partial runs included; trains nothing
+	@$(IN_ENV) python -m workflows.scripts.preview --scale $(PROFILE)/scale.yaml $(ARGS)
+
+dry: env scale  ## list the jobs that `make figures` would run
+	@$(IN_ENV) snakemake --profile $(PROFILE) --dry-run $(ARGS)
+
+cost: env scale  ## runs, env steps, updates and hours of SCALE, from measured speeds
+	@$(IN_ENV) python -m workflows.scripts.cost --scale $(PROFILE)/scale.yaml
+
+status: env  ## write the status table of README.md from results/evidence, print that of results/
+	@$(IN_ENV) python -m workflows.scripts.status
+
+test: env gl  ## every test
+	@$(IN_ENV) OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python -m pytest $(ARGS)
+
+lint: env  ## ruff, snakefmt, snakemake --lint
+	@$(IN_ENV) ruff check .
+	@$(IN_ENV) snakefmt --check Snakefile workflows
+	@$(IN_ENV) snakemake --lint
+
+env:  ## .venv from requirements.lock (the other targets call it)
+	@workflows/scripts/setup.sh
+
+clean-env:  ## remove .venv; results stay
+	rm -rf .venv
+
+gl: env
+	@$(IN_ENV) python -m shared.envs.gl
+
+scale:
+	@test -f $(PROFILE)/scale.yaml || { echo "error: no scale '$(SCALE)'; there are:" \
+	    $(notdir $(wildcard workflows/profiles/*)) >&2; exit 2; }

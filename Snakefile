@@ -1,0 +1,18 @@
+# Contents of the workflow.  snakemake --profile workflows/profiles/smoke     (or: make figures SCALE=smoke)
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "workflows/config.yaml"
+
+
+include: "workflows/common.smk"
+include: "workflows/runs.smk"
+include: "workflows/planet.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.planet.input,

@@ -1,0 +1,1 @@
+"""PlaNet: Learning Latent Dynamics for Planning from Pixels."""

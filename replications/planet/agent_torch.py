@@ -1,0 +1,269 @@
+"""PlaNet's agent in torch: fit the world model (learn), plan in it by CEM (act).
+
+Paper: Sections 2 and 3, Algorithms 1 and 2. Read model_torch.py first; formulas are in shared/formulas.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from replications.planet.config import Config
+from replications.planet.model_torch import State, WorldModel, imagine, initial_state
+from shared.errors import UserError
+from shared.formulas.divergences import floor_nats, gaussian_kl
+from shared.formulas.elbo import (
+    gaussian_log_prob,
+    overshooting_kl,
+    overshooting_mask,
+    overshooting_starts,
+    overshooting_windows,
+)
+from shared.formulas.images import dequantise_uint8, quantise
+from shared.formulas.planning import refit
+from shared.formulas.sequences import previous_actions
+from shared.training.agent import Acted, Arrays, Carry, Learned
+
+UNIT_STD = 1.0      # image and reward likelihoods are Gaussians with standard deviation 1
+
+
+class PlanetAgent:
+    """World model, optimiser, planner and their one source of noise. See shared/training/agent.py for the methods."""
+
+    def __init__(self, config: Config, obs_spec, act_spec, *, seed: np.random.SeedSequence, device: str = "cpu"):
+        set_exact_arithmetic()
+        self.config, self.act_spec = config, act_spec
+        self.device = torch.device(device)
+        init_seed, noise_seed = (int(s.generate_state(1, np.uint64)[0] >> 1) for s in seed.spawn(2))
+        init = torch.Generator().manual_seed(init_seed)         # on the CPU: the same weights on every device
+        self.model = WorldModel(config.model, act_spec.size, init).to(self.device)
+        self.generator = torch.Generator(self.device).manual_seed(noise_seed)
+        settings = config.optimiser
+        self.optimiser = torch.optim.Adam(
+            self.model.parameters(), settings.learning_rate, (settings.beta1, settings.beta2), settings.epsilon, fused=True
+        )
+        self.updates = 0
+
+    # ------------------------------------------------------------------------------------------------------ acting
+
+    def initial_carry(self, num_envs: int) -> Carry:
+        state = initial_state(self.model.latent, num_envs)
+        return {**state, "action": torch.zeros(num_envs, self.act_spec.size, device=self.device)}
+
+    @torch.no_grad()
+    def act(self, obs: Arrays, carry: Carry, *, explore: bool) -> Acted:
+        """Filter one step, plan from the sampled posterior, take the plan's first action; noise only when exploring.
+
+        Rows that end an episode get a zero action without planning: nothing will execute it.
+        """
+        num_envs = len(obs["is_first"])
+        if obs["is_last"].all():
+            return Acted(np.zeros((num_envs, self.act_spec.size), np.float32), carry, {})
+        going = self.tensor(~obs["is_first"])[:, None]
+        previous = {name: self.tensor(value) * going for name, value in carry.items()}
+        state = self.filter(self.dequantised(self.tensor(obs["image"])), previous.pop("action"), previous)
+        action = self.plan(state)[:, 0]
+        if explore:
+            action = action + self.config.exploration.action_noise * self.normal(*action.shape)
+        action = action.clamp(-1, 1)
+        return Acted(action.cpu().numpy(), {**state, "action": action}, {})
+
+    def filter(self, image: Tensor, action: Tensor, previous: State) -> State:
+        """The posterior after one more image (N, H, W, C), reached from `previous` by `action` (N, A)."""
+        noise = self.normal(len(image), self.config.model.stoch_size)
+        post, _ = self.model.latent.posterior(previous, action, self.model.encoder(image), noise)
+        return post
+
+    def plan(self, state: State) -> Tensor:
+        """Algorithm 2: the cross-entropy method over action sequences, (N, .) -> the last mean (N, H, A).
+
+        One rollout per candidate and iteration, all candidates of all environments in one batch. Statistics are those of the
+        clipped actions; belief starts at N(0, 1) at every decision.
+        """
+        plan = self.config.planner
+        num_envs = len(state["sample"])
+        shape = (num_envs, plan.candidates, plan.horizon, self.act_spec.size)
+        mean = torch.zeros(num_envs, plan.horizon, self.act_spec.size, device=self.device)
+        std = torch.ones_like(mean)
+        start = {name: value.repeat_interleave(plan.candidates, 0) for name, value in state.items()}
+        for _ in range(plan.iterations):
+            actions = (mean[:, None] + std[:, None] * self.normal(*shape)).clamp(-1, 1)
+            noise = self.normal(num_envs * plan.candidates, plan.horizon, self.config.model.stoch_size)
+            returns = self.imagined_return(start, actions.flatten(0, 1), noise)
+            mean, std = refit(actions, returns.view(shape[:2]), plan.elites, std=plan.std)
+        return mean
+
+    def imagined_return(self, state: State, action: Tensor, noise: Tensor) -> Tensor:
+        """Sum of the predicted mean rewards of the states after each action: (M, .), (M, H, A), (M, H, S) -> (M,)."""
+        latent, total = self.model.latent, 0.0
+        for step in range(action.shape[1]):
+            state = latent.prior(state, action[:, step], noise[:, step])
+            total = total + self.model.reward(latent.features(state))
+        return total
+
+    # ---------------------------------------------------------------------------------------------------- learning
+
+    def learn(self, batch: Arrays) -> Learned:
+        """One Adam step on the whole objective, the gradient's global norm clipped first."""
+        data = {name: self.tensor(value) for name, value in batch.items()}
+        settings, size, length = self.config.optimiser, *data["reward"].shape
+        total, metrics = objective(
+            self.model,
+            self.config.loss,
+            image=self.dequantised(data["image"]),
+            action=previous_actions(data["action"], data["is_first"], data["action_before"]),
+            reward=data["reward"],
+            noise=self.normal(size, length, self.config.model.stoch_size),
+            overshooting_noise=self.overshooting_noise(size, length),
+        )
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.trained(), settings.clip_norm)
+        self.updates += 1
+        # torch adds epsilon after the bias correction of v, TensorFlow before it: this makes them equal.
+        self.optimiser.param_groups[0]["eps"] = settings.epsilon / math.sqrt(1 - settings.beta2**self.updates)
+        self.optimiser.step()
+        return Learned({**metrics, "grad_norm": grad_norm}, {})
+
+    def trained(self) -> list[Tensor]:
+        return [p for p in self.model.parameters() if p.grad is not None]
+
+    def overshooting_noise(self, size: int, length: int) -> Tensor | None:
+        if self.config.loss.overshooting_scale == 0:
+            return None
+        return self.normal(size, length, self.config.loss.overshooting_distance + 1, self.config.model.stoch_size)
+
+    # ------------------------------------------------------------------------------------- pictures and persistence
+
+    @torch.no_grad()
+    def predict(self, batch: Arrays, *, context: int) -> Arrays:
+        """Filter `context` rows, then imagine with the actions alone: {"image": (B, T, H, W, C) uint8}."""
+        action = previous_actions(
+            self.tensor(batch["action"]), self.tensor(batch["is_first"]), self.tensor(batch["action_before"])
+        )
+        size, length = action.shape[:2]
+        noise = self.normal(size, length, self.config.model.stoch_size)
+        embed = self.model.encoder(self.dequantised(self.tensor(batch["image"][:, :context])))
+        latent = self.model.latent
+        seen, _ = latent.observe(embed, action[:, :context], noise[:, :context], initial_state(latent, size))
+        last = {name: value[:, -1] for name, value in seen.items()}
+        dreamt = imagine(latent, last, action[:, context:], noise[:, context:])
+        features = torch.cat([latent.features(seen), latent.features(dreamt)], 1)
+        return {"image": dequantise_uint8(self.model.decoder(features), self.config.model.image_bits).cpu().numpy()}
+
+    def parameters(self) -> Arrays:
+        """Name -> float32 array in torch's layouts: what the safetensors file of a run holds."""
+        return {name: value.detach().cpu().contiguous().numpy() for name, value in self.model.state_dict().items()}
+
+    def load_parameters(self, parameters: Arrays) -> None:
+        """Take over trained weights; optimiser and noise stay as they are."""
+        self.model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in parameters.items()})
+
+    def save(self) -> Mapping[str, Any]:
+        moments = {
+            name: {key: value.cpu().numpy() for key, value in self.optimiser.state[parameter].items()}
+            for name, parameter in self.model.named_parameters()
+            if parameter in self.optimiser.state
+        }
+        return {
+            "parameters": self.parameters(),
+            "optimiser": moments,
+            "generator": self.generator.get_state().cpu().numpy(),
+            "updates": self.updates,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.load_parameters(state["parameters"])
+        self.optimiser.state.clear()
+        for name, parameter in self.model.named_parameters():
+            if name in state["optimiser"]:
+                moments = {key: torch.from_numpy(np.array(value)) for key, value in state["optimiser"][name].items()}
+                self.optimiser.state[parameter] = {
+                    key: torch.empty_like(parameter).copy_(value) if value.ndim else value.to(self.device)
+                    for key, value in moments.items()
+                }
+        self.generator.set_state(torch.from_numpy(np.array(state["generator"])))
+        self.updates = int(state["updates"])
+
+    # ------------------------------------------------------------------------------------------------------ helpers
+
+    def tensor(self, value: Any) -> Tensor:
+        return torch.as_tensor(value, device=self.device)
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(*shape, generator=self.generator, device=self.device)
+
+    def dequantised(self, image: Tensor) -> Tensor:
+        """uint8 (..., H, W, C) -> float32 in [-0.5, 0.5): fewer bits, then uniform noise within a level, drawn anew."""
+        bits = self.config.model.image_bits
+        noise = torch.rand(image.shape, generator=self.generator, device=self.device)
+        return quantise(image.float(), bits, noise)
+
+
+def objective(model, loss, *, image, action, reward, noise, overshooting_noise=None) -> tuple[Tensor, dict[str, Tensor]]:
+    """What PlaNet minimises: Equation 3 with free nats, and the reward weighted by 10.
+
+    Args:
+      model, loss: the WorldModel and its Loss settings.
+      image: (B, T, 64, 64, 3) in [-0.5, 0.5), network input and target alike. reward: (B, T), of arriving at the image.
+      action: (B, T, A), the action that LED to each row. noise: (B, T, S), standard normal.
+      overshooting_noise: (B, T, D + 1, S), or None with overshooting_scale 0.
+    Returns: the total (), and the named terms, each a mean over (B, T) in nats.
+    Source: code, training/utility.py, compute_objectives.
+    """
+    post, prior = model.latent.observe(model.encoder(image), action, noise, initial_state(model.latent, len(action)))
+    features = model.latent.features(post)
+    kl = gaussian_kl(post["mean"], post["std"], prior["mean"], prior["std"]).sum(-1)            # (B, T)
+    losses = {
+        "image": -gaussian_log_prob(image, model.decoder(features), UNIT_STD).sum((-3, -2, -1)),
+        "reward": -gaussian_log_prob(reward, model.reward(features), UNIT_STD),
+        "divergence": floor_nats(kl, loss.free_nats) - loss.free_nats,                          # clipped per entry
+    }
+    scales = {"image": loss.image_scale, "reward": loss.reward_scale, "divergence": loss.divergence_scale}
+    if overshooting_noise is not None:
+        losses["overshooting"] = overshooting(model.latent, post, action, overshooting_noise, loss.free_nats)
+        scales["overshooting"] = loss.overshooting_scale
+    assert losses.keys() == scales.keys(), (sorted(losses), sorted(scales))
+    total = sum(scales[name] * term.mean() for name, term in losses.items())
+    metrics = {f"{name}_loss": term.mean().detach() for name, term in losses.items()}
+    return total, {"loss": total.detach(), "kl": kl.mean().detach(), **metrics}
+
+
+def overshooting(latent, post: State, action: Tensor, noise: Tensor, free_nats: float) -> Tensor:
+    """Latent overshooting, Equation 7: KL of open-loop predictions of 2 .. D steps, (B, T, D - 1) nats.
+
+    From the posterior before every row the prior is rolled over D + 1 actions; the posteriors reached are constants (no
+    gradient), the starting states are not. Entries beyond the end of the sequence count 0.
+    """
+    size, length, steps = noise.shape[:3]
+    distance = steps - 1
+    start = {name: overshooting_starts(value).flatten(0, 1) for name, value in post.items()}
+    actions = overshooting_windows(action, distance).flatten(0, 1)                              # (B * T, D + 1, A)
+    rolled = imagine(latent, start, actions, noise.flatten(0, 1))
+    mean, std = (rolled[name].unflatten(0, (size, length)) for name in ("mean", "std"))         # (B, T, D + 1, S)
+    mask = overshooting_mask(length, distance, torch.full((size,), length, device=action.device))
+    kl = overshooting_kl(post["mean"].detach(), post["std"].detach(), mean, std, mask, free_nats)
+    return kl[:, :, 1:-1]
+
+
+def set_exact_arithmetic() -> None:
+    """float32 is float32 on every device, and the same inputs give the same bits."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def pick_device(name: str) -> str:
+    """"auto" becomes "cuda" where there is one, else "cpu".
+
+    Raises:
+      UserError: "cuda" was asked for and torch sees none.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise UserError("--device cuda: torch sees no CUDA device; use --device cpu, or install a CUDA build of torch")
+    return ("cuda" if available else "cpu") if name == "auto" else name

@@ -1,0 +1,131 @@
+"""The types and units of PlaNet's numbers. The numbers themselves stand in paper.yaml, each with its source.
+
+No field has a default: a number has one place. Networks and planner receive their own group, never the whole.
+"""
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from shared.config import Strict
+from shared.training.schedule import Schedule
+
+Positive = Field(gt=0)
+NonNegative = Field(ge=0)
+
+
+class Environment(Strict):
+    size: int = Field(ge=64, le=64)     # pixels; the convolutions are made for 64 x 64
+    camera: int
+    time_limit_env_steps: PositiveInt
+    shadow_size: int | None = Field(gt=0)  # texels of the shadow map; None leaves dm_control's own
+    action_repeat: dict[str, PositiveInt]  # task -> env steps per agent step
+
+
+class Model(Strict):
+    latent: Literal["rssm", "ssm", "drnn"]
+    stoch_size: PositiveInt             # S, Gaussian latents
+    deter_size: PositiveInt             # D, units of the GRU
+    hidden_size: PositiveInt            # units of every dense hidden layer of the latent model
+    hidden_layers: PositiveInt          # dense layers per function of the latent model
+    activation: Literal["relu", "elu"]  # of the latent model and the heads; convolutions always use ReLU
+    min_std: float = NonNegative        # added to the softplus
+    mean_only: bool                     # sample := mean
+    future_rnn: bool                    # the prior reads the GRU's output (True) or its input (False)
+    encoder_depth: PositiveInt          # channels of the first convolution; then 2, 4, 8 times as many
+    image_bits: int = Field(ge=1, le=8)
+    reward_layers: PositiveInt
+    reward_units: PositiveInt
+
+
+class Loss(Strict):
+    image_scale: float = NonNegative
+    reward_scale: float = NonNegative
+    divergence_scale: float = NonNegative
+    free_nats: float = NonNegative      # nats per time step, the KL summed over latent dimensions
+    overshooting_scale: float = NonNegative
+    overshooting_distance: int = NonNegative  # agent steps, D
+
+
+class Optimiser(Strict):
+    learning_rate: float = Positive
+    beta1: float = Field(ge=0, lt=1)
+    beta2: float = Field(ge=0, lt=1)
+    epsilon: float = Positive
+    clip_norm: float = Positive         # of the whole gradient
+
+
+class Planner(Strict):
+    horizon: PositiveInt                # H, agent steps (not simulator steps)
+    iterations: int = NonNegative       # I
+    candidates: PositiveInt             # J, action sequences per iteration
+    elites: PositiveInt                 # K, sequences refitted
+    std: Literal["paper", "code"]
+
+    @model_validator(mode="after")
+    def elites_among_candidates(self):
+        if self.elites > self.candidates:
+            raise ValueError(
+                f"elites ({self.elites}) exceed candidates ({self.candidates}): CEM refits to the best of its "
+                "candidates; lower planner.elites or raise planner.candidates"
+            )
+        return self
+
+
+class Exploration(Strict):
+    action_noise: float = NonNegative   # standard deviation, in units of the action box [-1, 1]
+
+
+class Batch(Strict):
+    size: PositiveInt                   # B, chunks
+    length: PositiveInt                 # T, rows
+
+
+class ReplayConfig(Strict):
+    older: PositiveInt                  # episodes in the pool between two refreshes
+    recent: PositiveInt                 # new episodes in the pool
+    chunks_per_refresh: PositiveInt
+    capacity_rows: int | None = Field(gt=0)  # None keeps everything
+    memory_rows: PositiveInt
+
+
+class Evaluation(Strict):
+    episodes: PositiveInt
+
+
+class Video(Strict):
+    sequences: PositiveInt
+    context: PositiveInt                # frames that the model sees
+    length: PositiveInt                 # frames in all
+
+    @model_validator(mode="after")
+    def context_inside(self):
+        if self.context >= self.length:
+            raise ValueError(f"context ({self.context}) must be shorter than length ({self.length}) frames")
+        return self
+
+
+class Config(Strict):
+    environment: Environment
+    model: Model
+    loss: Loss
+    optimiser: Optimiser
+    planner: Planner
+    exploration: Exploration
+    batch: Batch
+    replay: ReplayConfig
+    schedule: Schedule
+    evaluation: Evaluation
+    video: Video
+
+    @model_validator(mode="after")
+    def chunks_fit_episodes(self):
+        for task, repeat in self.environment.action_repeat.items():
+            rows = self.environment.time_limit_env_steps // repeat + 1
+            for name, length in (("batch.length", self.batch.length), ("video.length", self.video.length)):
+                if length > rows:
+                    raise ValueError(
+                        f"{name} ({length} rows) exceeds an episode of {task} ({rows} rows at action repeat {repeat}); "
+                        f"lower {name}"
+                    )
+        return self

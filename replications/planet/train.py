@@ -1,0 +1,131 @@
+"""Train one PlaNet agent: composition of the parts and the command line, nothing else.
+
+    python -m replications.planet.train --config results/smoke/planet/torch/rssm/cartpole_swingup/config.yaml \\
+        --task cartpole_swingup --framework torch --seed 0 --out results/smoke/planet/torch/rssm/cartpole_swingup/seed_0.h5
+
+The config is a resolved one (shared/config.py); the workflow writes it. Read agent_torch.py for what is trained.
+"""
+
+import argparse
+import functools
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from numpy.random import SeedSequence
+
+from replications.planet.config import Config
+from shared import config as configs
+from shared import errors, provenance, runner
+from shared.config import ROOT
+from shared.envs.suite import make_env
+from shared.envs.vector import VectorEnv
+from shared.errors import UserError
+from shared.replay.buffer import Replay
+from shared.results import RunWriter
+from shared.training.random_agent import RandomAgent
+
+STREAMS = ("environment", "evaluation", "video", "replay", "agent", "prefill")
+
+
+def framework_module(framework: str):
+    """The agent's module in one framework: the one place that names frameworks."""
+    match framework:
+        case "torch":
+            from replications.planet import agent_torch as module
+        case _:
+            raise UserError(f"--framework {framework!r}: PlaNet stands in torch so far; use torch")
+    return module
+
+
+def make_parts(config: Config, options: argparse.Namespace, writer: RunWriter) -> runner.Parts:
+    """Environments, replay, agents, each with its own stream of the seed."""
+    seeds = dict(zip(STREAMS, SeedSequence(options.seed).spawn(len(STREAMS)), strict=True))
+    world = config.environment
+    make = functools.partial(
+        make_env, options.task, size=world.size, camera=world.camera, action_repeat=world.action_repeat[options.task],
+        time_limit_env_steps=world.time_limit_env_steps, shadow_size=world.shadow_size,
+    )
+    envs = VectorEnv(make, 1, seeds["environment"], workers=min(options.workers, 1))
+    replay = Replay(
+        runner.checkpoint_folder(options.out) / "replay", envs.obs_spec, envs.act_spec, seed=seeds["replay"],
+        **config.replay.model_dump(),
+    )
+    agent_class = framework_module(options.framework).PlanetAgent
+    return runner.Parts(
+        agent=agent_class(config, envs.obs_spec, envs.act_spec, seed=seeds["agent"], device=options.device),
+        prefill=RandomAgent(envs.act_spec, seeds["prefill"]),
+        envs=envs,
+        evaluation_envs=VectorEnv(make, config.evaluation.episodes, seeds["evaluation"], workers=options.workers),
+        video_envs=VectorEnv(make, config.video.sequences, seeds["video"]),
+        replay=replay,
+        plan=config.schedule,
+        batch=(config.batch.size, config.batch.length),
+        evaluation_episodes=config.evaluation.episodes,
+        video=(config.video.context, config.video.length),
+        writer=writer,
+    )
+
+
+def train(options: argparse.Namespace) -> None:
+    resolved = configs.read_resolved(options.config)
+    config = configs.build(Config, resolved["values"], where=str(options.config))
+    if options.task not in config.environment.action_repeat:
+        known = ", ".join(config.environment.action_repeat)
+        raise UserError(
+            f"--task {options.task!r}: {options.config} has no environment.action_repeat for it; it has {known}. "
+            "Add the task there with its action repeat"
+        )
+    text = configs.to_text(resolved)
+    identity = {
+        "paper": resolved["paper"], "framework": options.framework, "variant": resolved["variant"],
+        "task": options.task, "seed": options.seed, "scale": resolved["scale"],
+    }
+    if not runner.clear_way(options.out, identity, text):
+        print(f"{options.out} is complete; delete it to train again", file=sys.stderr)
+        return
+    options.device = framework_module(options.framework).pick_device(options.device)
+    facts = provenance.collect(
+        command=options.command, device=options.device, threads=options.threads, seeds={"seed": options.seed, "streams": STREAMS},
+        code_paths=[ROOT / "shared", ROOT / "replications" / "planet"],
+    )
+    writer = RunWriter(
+        options.out, identity=identity, config_text=text, overrides=resolved["overrides"], provenance=facts,
+        total_env_steps=config.schedule.total_env_steps,
+    )
+    label = "/".join(str(identity[name]) for name in ("paper", "framework", "variant", "task", "seed"))
+    runner.Runner(make_parts(config, options, writer), options.out, label).execute()
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m replications.planet.train", description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, required=True, help="resolved config (the workflow writes it)")
+    parser.add_argument("--task", required=True, help="for example cartpole_swingup")
+    parser.add_argument("--framework", default="torch", help="torch")
+    parser.add_argument("--seed", type=int, required=True, help="a whole number >= 0; every random stream derives from it")
+    parser.add_argument("--out", type=Path, required=True, help="result file, .h5; appears when the run is complete")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of the learner")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="auto: cuda if there is one")
+    parser.add_argument("--workers", type=int, default=0, help="processes that step environments; 0: none")
+    options = parser.parse_args(arguments)
+    for name, least in (("seed", 0), ("threads", 1), ("workers", 0)):
+        if getattr(options, name) < least:
+            raise UserError(f"--{name} {getattr(options, name)}: expected a whole number of at least {least}")
+    if options.out.suffix != ".h5":
+        raise UserError(f"--out {options.out}: expected a name that ends in .h5")
+    return options
+
+
+@errors.cli
+def main(arguments: list[str]) -> None:
+    options = parse(arguments)
+    options.command = shlex.join(["python", "-m", "replications.planet.train", *arguments])
+    # Read by the libraries when they are first imported, which happens in make_agent.
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")     # two runs may share the machine
+    train(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Formulas and infrastructure that no paper owns: see README.md."""

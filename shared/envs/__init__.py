@@ -1,0 +1,1 @@
+"""Environments: one row convention, pixels and toys."""

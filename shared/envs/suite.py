@@ -1,0 +1,53 @@
+"""The one way to make an environment: make_env(task name, sizes). Importing this file imports no simulator.
+
+toy_* are the toy tasks of toy.py; every other name is domain_task of dm_control's suite (dmc.py), or PlaNet's
+cup_catch. Read next: spec.py for the rows, vector.py for several environments at once.
+"""
+
+import difflib
+
+from shared.envs import dmc, toy
+from shared.envs.spec import Env
+from shared.errors import UserError
+
+
+def make_env(
+    task: str,
+    *,
+    size: int,
+    camera: int,
+    action_repeat: int,
+    time_limit_env_steps: int,
+    shadow_size: int | None = None,
+) -> Env:
+    """One environment of this task; the arguments are those of dmc.DMC.
+
+    The toy tasks draw without a camera and cast no shadow: they ignore `camera` and `shadow_size`.
+    Raises:
+      UserError: unknown task, impossible size, or no OpenGL library; says what to do.
+    """
+    _check_sizes(task, size, action_repeat, time_limit_env_steps, shadow_size)
+    common = {"size": size, "action_repeat": action_repeat, "time_limit_env_steps": time_limit_env_steps}
+    if task in toy.TASKS:
+        return toy.Toy(task, **common)
+    known = {} if task.startswith("toy_") else {**dmc.tasks(), **dmc.ALIASES}
+    if task not in known:
+        raise UserError(_unknown(task, [*known, *toy.TASKS]))
+    return dmc.DMC(task, camera=camera, shadow_size=shadow_size, **common)
+
+
+def _check_sizes(task: str, size: int, action_repeat: int, time_limit_env_steps: int, shadow_size: int | None) -> None:
+    for name, value in (("size", size), ("action_repeat", action_repeat), ("shadow_size", shadow_size)):
+        if value is not None and value < 1:
+            raise UserError(f"make_env: {name} {value} for task {task!r} must be at least 1")
+    if time_limit_env_steps < action_repeat:
+        raise UserError(
+            f"make_env: time_limit_env_steps {time_limit_env_steps} is shorter than one decision of task {task!r}"
+            f" (action_repeat {action_repeat}); raise it or lower the repeat"
+        )
+
+
+def _unknown(task: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(task, known, n=5, cutoff=0.6)
+    meant = f"did you mean {', '.join(near)}?" if near else "nothing has a similar name."
+    return f"unknown task {task!r}; {meant} Tasks are named domain_task as in dm_control (walker_walk), or toy_reach."

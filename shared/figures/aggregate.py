@@ -1,0 +1,103 @@
+"""Statistics of few seeds: medians, percentile bands, interquartile mean, stratified bootstrap.
+
+Pure NumPy on returns; every random draw comes from a Generator that the caller passes. curves.py and tables.py use it.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+Statistic = Callable[[np.ndarray], float]
+
+
+def mean(scores: np.ndarray) -> float:
+    """Arithmetic mean of all entries. scores: any shape."""
+    return float(np.mean(_finite("mean", scores)))
+
+
+def median(scores: np.ndarray) -> float:
+    """Median of all entries (mean of the middle two for an even count). scores: any shape."""
+    return float(np.median(_finite("median", scores)))
+
+
+def interquartile_mean(scores: np.ndarray) -> float:
+    """Mean of the middle half: the floor(n / 4) smallest and as many of the largest entries are left out.
+
+    scores: any shape, n entries. Returns a number in the unit of the scores.
+    Source: Agarwal et al. 2021, arXiv 2108.13264, Section 4.3.
+    """
+    ordered = np.sort(_finite("interquartile_mean", scores), axis=None)
+    cut = ordered.size // 4
+    return float(np.mean(ordered[cut : ordered.size - cut]))
+
+
+def percentile_band(scores: np.ndarray, low: float = 5, high: float = 95) -> tuple[float, float]:
+    """Two percentiles of all entries, linear between order statistics. low, high: percent, 0 to 100."""
+    if not 0 <= low <= high <= 100:
+        raise ValueError(f"percentile_band: low {low} and high {high} must satisfy 0 <= low <= high <= 100")
+    lower, upper = np.percentile(_finite("percentile_band", scores), [low, high])
+    return float(lower), float(upper)
+
+
+def bootstrap_interval(
+    strata: Sequence[Sequence[np.ndarray]],
+    statistic: Statistic,
+    rng: np.random.Generator,
+    *,
+    repetitions: int = 2000,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile interval of a statistic of seeds x episodes, each task resampled for itself.
+
+    One repetition draws, in every stratum, N seeds with replacement and then M episodes with replacement within each
+    drawn seed, and applies the statistic to all drawn scores together. Seeds are drawn whole because the episodes of
+    one seed share one trained agent and are not independent.
+
+    Args:
+        strata: per task, per seed, the (M,) scores of its episodes; the counts may differ. (N, M) arrays will do.
+        statistic: maps a flat array of scores to a number.
+        rng: the only source of randomness; the same state gives the same interval.
+        repetitions: bootstrap samples.
+        level: coverage aimed at, in (0, 1).
+    Returns:
+        (low, high) in the unit of the scores. One seed with one episode gives an interval of width 0.
+    Source: Agarwal et al. 2021, arXiv 2108.13264, Section 4.1 (stratified bootstrap), with episodes as a second level.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"bootstrap_interval: level {level} must lie between 0 and 1")
+    tasks = [[_finite("bootstrap_interval", seed) for seed in seeds] for seeds in strata]
+    if not tasks or any(not seeds or any(seed.ndim != 1 for seed in seeds) for seeds in tasks):
+        shapes = [[seed.shape for seed in seeds] for seeds in tasks]
+        raise ValueError(f"bootstrap_interval: expected episodes within seeds within tasks, got shapes {shapes}")
+    values = [
+        statistic(np.concatenate([scores for seeds in tasks for scores in _resample(seeds, rng)]))
+        for _ in range(repetitions)
+    ]
+    return percentile_band(np.array(values), 50 * (1 - level), 50 * (1 + level))
+
+
+def bin_to_grid(steps: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """Index of the nearest grid point of every step; a step half-way between two goes to the lower one.
+
+    Seeds are evaluated at slightly different env steps where episodes end early; a common grid makes them comparable.
+    steps: (P,) and grid: (G,) increasing, the same unit. Returns (P,) integers in [0, G).
+    """
+    grid = np.asarray(grid, dtype=np.float64)
+    if grid.size == 0 or np.any(np.diff(grid) <= 0):
+        raise ValueError(f"bin_to_grid: the grid must be increasing and not empty, got {grid.tolist()}")
+    borders = 0.5 * (grid[1:] + grid[:-1])
+    return np.searchsorted(borders, np.asarray(steps, dtype=np.float64), side="left")
+
+
+def _resample(seeds: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+    """One bootstrap draw of one task: seeds first, then episodes within each drawn seed."""
+    drawn = rng.integers(len(seeds), size=len(seeds))
+    return [seeds[i][rng.integers(seeds[i].size, size=seeds[i].size)] for i in drawn]
+
+
+def _finite(who: str, scores: np.ndarray) -> np.ndarray:
+    """The scores as float64, refused when empty or not finite: a NaN would hide in every average."""
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.size == 0 or not np.all(np.isfinite(scores)):
+        raise ValueError(f"{who}: expected finite scores, got {scores.size} of which {np.isnan(scores).sum()} are NaN")
+    return scores

@@ -1,0 +1,114 @@
+"""The command line that all papers' figures share: choose runs, draw, and write the image with its numbers and sources.
+
+    python -m replications.PAPER.figures NAME --runs F1.h5 F2.h5 --figure OUT.pdf --numbers OUT.csv --sources OUT.json
+
+Nothing is written before everything is drawn; every file appears whole or not at all.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from shared.checkpoint import write_whole
+from shared.errors import UserError
+from shared.figures.page import image_bytes
+from shared.figures.sources import (
+    Source,
+    check_mixture,
+    check_scale,
+    file_sha256,
+    find_runs,
+    load_runs,
+    origin_metadata,
+    sources_json,
+    table_csv,
+)
+
+IMAGES = (".pdf", ".png")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a figure is asked to show: runs of one scale, already checked for mixtures."""
+
+    sources: Sequence[Source]
+    scale: str
+    seeds: int | None           # planned per curve; None takes those found
+    reference: Path
+    notes: Sequence[str]        # to print under the figure: mixtures, unreadable files
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure, the table of its plotted numbers, and further files by suffix (".md", ".gif")."""
+
+    figure: Figure
+    numbers: pd.DataFrame
+    further: Mapping[str, bytes]
+
+
+def figure_command(
+    arguments: Sequence[str],
+    figures: Mapping[str, Callable[[Request], Drawn]],
+    *,
+    paper: str,
+    tasks: Sequence[str],
+    variants: Sequence[str],
+    reference: Path,
+) -> None:
+    """Parse the arguments, draw one figure, write its files.
+
+    figures: name -> function. tasks, variants: the names that runs may have. reference: default of --reference.
+    """
+    asked = _parse(arguments, figures, paper, reference)
+    paths, notes = list(asked.runs or ()), []
+    if asked.results_root:
+        paths, notes = find_runs(asked.results_root, paper=paper, scale=asked.scale)
+    sources = load_runs(paths, paper=paper, tasks=tasks, variants=variants)
+    scale = check_scale(sources, asked.scale)
+    notes += check_mixture(sources, allow=asked.allow_mixed_code)
+    drawn = figures[asked.name](Request(sources, scale, asked.seeds, asked.reference, notes))
+    origin = origin_metadata(sources)
+    title = f"{paper}, {asked.name}, scale {scale}"
+    files = {
+        asked.figure.with_suffix(suffix): image_bytes(drawn.figure, suffix, title=title, origin=origin) for suffix in IMAGES
+    }
+    files |= {asked.figure.with_suffix(suffix): data for suffix, data in drawn.further.items()}
+    files[asked.numbers] = table_csv(drawn.numbers)
+    files[asked.sources] = sources_json(
+        sources, figure=asked.name, paper=paper, scale=scale, notes=list(notes),
+        reference={"path": str(asked.reference), "sha256": file_sha256(asked.reference)},
+    )
+    for path, data in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, data)
+    print(f"{asked.name}: {len(sources)} runs, scale {scale}; wrote {', '.join(str(path) for path in files)}")
+
+
+def _parse(
+    arguments: Sequence[str], figures: Mapping[str, object], paper: str, reference: Path
+) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m replications.{paper}.figures", description="Draw one figure or table of the paper from run files."
+    )
+    parser.add_argument("name", choices=list(figures), help="which figure or table")
+    runs = parser.add_mutually_exclusive_group(required=True)
+    runs.add_argument("--runs", type=Path, nargs="*", metavar="F.h5", help="run files, finished or .partial")
+    runs.add_argument("--results-root", type=Path, help="a folder such as results/laptop: draw what is there")
+    parser.add_argument("--scale", help="smoke, laptop or paper; must agree with the runs (default: theirs)")
+    parser.add_argument("--seeds", type=int, help="seeds planned per curve (default: those found)")
+    parser.add_argument("--figure", type=Path, required=True, help="image to write; .pdf and .png both appear")
+    parser.add_argument("--numbers", type=Path, required=True, help="CSV of the plotted numbers to write")
+    parser.add_argument("--sources", type=Path, required=True, help="JSON of the runs behind the figure to write")
+    parser.add_argument("--reference", type=Path, default=reference, help="CSV of the published numbers")
+    parser.add_argument("--allow-mixed-code", action="store_true", help="draw curves of several codes or configs, and say so")
+    asked = parser.parse_args(arguments)
+    if asked.figure.suffix not in IMAGES:
+        raise UserError(f"--figure {asked.figure}: expected a name ending in .pdf or .png")
+    if not asked.reference.is_file():
+        raise UserError(f"--reference {asked.reference}: no such file; leave it out to use {reference}")
+    return asked

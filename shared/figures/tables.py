@@ -1,0 +1,163 @@
+"""Tables of final scores: the numbers of one cell, the verdict beside a published number, and how a table is drawn.
+
+A verdict never says more than the runs allow: its rule is RULE, printed under every table.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from shared.figures.aggregate import bootstrap_interval, interquartile_mean, mean, median
+from shared.figures.curves import evaluations
+from shared.figures.page import INK, QUIET, Page, human
+from shared.figures.sources import Source
+
+MIN_SEEDS = 3               # below, an interval over seeds says nothing
+BOOTSTRAP_SEED = 20190604   # any fixed number; every cell starts from it, so no cell depends on another
+LEVEL = 0.95
+ROW = 0.165                 # inches
+RULE = (
+    "Verdict, first that applies: NOT RUN (no run file); partial (no finished run); not comparable (scale is not paper, fewer "
+    f"env steps than published, or mixed code); too few seeds to say (fewer than {MIN_SEEDS} finished); below or above (the whole "
+    f"{LEVEL:.0%} interval lies on that side of the published score); consistent (the published score lies inside). "
+    "The published score's own spread is not known and is not counted."
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Our final score of one method on one task. NaN where there is nothing to say."""
+
+    sources: Sequence[Source]
+    expected_seeds: int
+    mixed: bool
+
+    @property
+    def finished(self) -> list[Source]:
+        return [source for source in self.sources if source.complete]
+
+    @property
+    def seeds(self) -> list[np.ndarray]:
+        """Per finished seed, the returns of its last evaluation."""
+        tables = [table for table in map(evaluations, self.finished) if len(table)]
+        return [
+            table.loc[table["env_steps"] == table["env_steps"].max(), "return"].to_numpy() for table in tables
+        ]
+
+    @property
+    def env_steps(self) -> int:
+        """Env steps behind the score: of the shortest finished run, or as far as the unfinished ones are."""
+        return min((source.env_steps for source in self.finished or self.sources), default=0)
+
+    def numbers(self) -> dict[str, float]:
+        """score (mean over seeds x episodes), median, interquartile mean, and the interval of the mean."""
+        seeds = self.seeds
+        if not seeds:
+            return dict.fromkeys(("score", "median", "iqm", "low", "high"), math.nan)
+        every = np.concatenate(seeds)
+        low, high = math.nan, math.nan
+        if len(seeds) >= 2:
+            rng = np.random.default_rng(BOOTSTRAP_SEED)
+            low, high = bootstrap_interval([seeds], mean, rng, level=LEVEL)
+        return {
+            "score": mean(every), "median": median(every), "iqm": interquartile_mean(every), "low": low, "high": high
+        }
+
+    def verdict(self, published: float, published_env_steps: int, scale: str) -> str:
+        """In words, by RULE."""
+        if not self.sources:
+            return "NOT RUN"
+        if not self.seeds:
+            slowest = min(self.sources, key=lambda source: source.env_steps)
+            return f"partial: {human(slowest.env_steps)} of {human(slowest.total_env_steps)} env steps"
+        if scale != "paper":
+            return f"not comparable: scale {scale}"
+        if self.env_steps < published_env_steps:
+            return f"not comparable: {human(self.env_steps)} of {human(published_env_steps)} env steps"
+        if self.mixed:
+            return "not comparable: mixed code"
+        if len(self.seeds) < MIN_SEEDS:
+            return "too few seeds to say"
+        numbers = self.numbers()
+        if numbers["high"] < published:
+            return f"below: {numbers['score']:.0f} vs {published:.0f}"
+        if numbers["low"] > published:
+            return f"above: {numbers['score']:.0f} vs {published:.0f}"
+        return "consistent"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first column to the left, the others to the right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def number(value: float, digits: int = 0, sign: bool = False) -> str:
+    """A number for a table; an en dash where there is none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    return text.replace("-", "−")
+
+
+def draw_table(
+    page: Page,
+    top: float,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    edges: Sequence[float],
+    *,
+    left_columns: Sequence[int] = (0,),
+    rules_before: Sequence[int] = (),
+    strong_rows: Sequence[int] = (),
+) -> float:
+    """Draw a table with horizontal rules only; returns the height below it.
+
+    top: inches above the body's lower edge. edges: column borders, inches from the page's left edge, one more than columns.
+    left_columns: set to the left, the others to the right. rules_before: row numbers above which a thin rule goes.
+    """
+    height = top
+    _rule(page, height, edges, 0.9)
+    height -= ROW * 1.15
+    _cells(page, height, header, edges, left_columns, fontweight="bold", color=INK)
+    _rule(page, height - 0.045, edges, 0.5)
+    height -= 0.03
+    for index, row in enumerate(rows):
+        if index in rules_before:
+            _rule(page, height - 0.045, edges, 0.35)
+            height -= 0.03
+        height -= ROW
+        color = QUIET if "NOT RUN" in row else INK
+        weight = "bold" if index in strong_rows else "normal"
+        _cells(page, height, row, edges, left_columns, color=color, fontweight=weight)
+    _rule(page, height - 0.06, edges, 0.9)
+    return height - 0.06
+
+
+def detail_table(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of our scores beside the published ones, from a frame with the columns of the numbers file."""
+    header = ["task", "framework", "published", "ours", f"{LEVEL:.0%} interval", "difference", "seeds", "episodes",
+              "env steps", "verdict"]
+    rows = []
+    for entry in frame.to_dict("records"):
+        interval = "–" if math.isnan(entry["low"]) else f"{number(entry['low'])} to {number(entry['high'])}"
+        rows.append([
+            entry["task"], entry["framework"], number(entry["published"]), number(entry["score"]), interval,
+            number(entry["difference"], sign=True), f"{entry['seeds']} of {entry['expected_seeds']}",
+            str(entry["test_episodes"]), human(entry["env_steps"]), entry["verdict"],
+        ])
+    return header, rows
+
+
+def _cells(page: Page, height: float, cells: Sequence[str], edges: Sequence[float], left: Sequence[int], **style) -> None:
+    for column, cell in enumerate(cells):
+        side = "left" if column in left else "right"
+        x = edges[column] + 0.02 if column in left else edges[column + 1] - 0.02
+        page.text(x, height, cell, ha=side, va="baseline", fontsize=6.8, **style)
+
+
+def _rule(page: Page, height: float, edges: Sequence[float], width: float) -> None:
+    page.rule(edges[0], edges[-1], height, width)

@@ -1,0 +1,165 @@
+"""Open-loop video prediction as a strip of frames and as an animated GIF.
+
+A run's /video holds truth and prediction, (N, T, H, W, 3) uint8; the first `context` frames of a sequence were seen by
+the model, the rest it had to imagine from the actions alone.
+"""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw, ImageFont
+
+from shared.figures.page import INK, QUIET, STAMPS, Page
+
+CONTEXT_COLOR = "#0072B2"
+OPEN_LOOP_COLOR = "#D55E00"
+ERROR_COLORS = "magma_r"        # light where the prediction is right
+ERROR_FULL = 0.5                # mean absolute error over channels that gets the darkest colour; images in [0, 1]
+PANEL = 192                     # pixels, one square of the GIF
+GIF_MARGIN = 14                 # pixels
+FRAME_MILLISECONDS = 120
+LAST_MILLISECONDS = 1500
+FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+
+
+def shown_frames(length: int, context: int) -> list[int]:
+    """Frames of the strip, counted from 1: the context, the first imagined one, then every fifth, as published.
+
+    length: frames of a sequence; context: frames that the model saw. With 50 and 5: 1 to 5, 6, 10, 15, ..., 50.
+    """
+    first = context + 1
+    return [*range(1, first), *([first] if length > context else []), *(f for f in range(5, length + 1, 5) if f > first)]
+
+
+def absolute_error(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Mean absolute difference over the colour channels, images in [0, 1]. (..., H, W, 3) uint8 -> (..., H, W)."""
+    return np.abs(truth.astype(np.float64) - prediction.astype(np.float64)).mean(axis=-1) / 255
+
+
+def error_image(error: np.ndarray) -> np.ndarray:
+    """An error map as colours. (..., H, W) in [0, 1] -> (..., H, W, 3) uint8."""
+    colors = matplotlib.colormaps[ERROR_COLORS](np.clip(error / ERROR_FULL, 0, 1))
+    return np.round(255 * colors[..., :3]).astype(np.uint8)
+
+
+def frame_errors(truth: np.ndarray, prediction: np.ndarray, context: int) -> pd.DataFrame:
+    """Error of every frame, beside a yardstick that knows nothing of motion: the last context frame, repeated.
+
+    Returns columns: sequence, frame (from 1), context (seen by the model), error, copy_error: mean absolute error over
+    pixels and channels, images in [0, 1]. copy_error is NaN within the context.
+    """
+    error = absolute_error(truth, prediction).mean(axis=(-2, -1))                           # (N, T)
+    copy = absolute_error(truth, truth[:, context - 1 : context]).mean(axis=(-2, -1))       # (N, T)
+    copy[:, :context] = np.nan
+    sequences, length = error.shape
+    frame = np.tile(np.arange(1, length + 1), sequences)
+    return pd.DataFrame(
+        {
+            "sequence": np.repeat(np.arange(sequences), length),
+            "frame": frame,
+            "context": frame <= context,
+            "error": error.ravel(),
+            "copy_error": copy.ravel(),
+        }
+    )
+
+
+def draw_strip(
+    page: Page, top: float, left: float, width: float, truth: np.ndarray, prediction: np.ndarray, context: int
+) -> float:
+    """Rows truth, prediction, error for one sequence, (T, H, W, 3); returns the height below them.
+
+    Everything in inches: top from the body's lower edge, left from the page's left edge.
+    """
+    frames = shown_frames(len(truth), context)
+    gap, split = 0.02, 0.10
+    size = min((width - split) / len(frames), 0.62)
+    error = absolute_error(truth, prediction)
+    rows = {"truth": truth, "prediction": prediction, "error": error_image(error)}
+    x = [left + column * size + (split if frame > context else 0) for column, frame in enumerate(frames)]
+    seen = sum(frame <= context for frame in frames)
+    for start, stop, words, color in (
+        (0, seen, "context: seen by the model", CONTEXT_COLOR),
+        (seen, len(frames), "open loop: predicted from actions alone", OPEN_LOOP_COLOR),
+    ):
+        if stop > start:
+            page.text(x[start], top - 0.10, words, fontsize=6.5, color=color, fontweight="bold", ha="left")
+            page.rule(x[start], x[stop - 1] + size - gap, top - 0.15, 1.4, color)
+    for column, frame in enumerate(frames):
+        page.text(x[column] + (size - gap) / 2, top - 0.27, str(frame), fontsize=6.5, color=INK, ha="center")
+    height = top - 0.32
+    for name, images in rows.items():
+        height -= size
+        page.text(left - 0.08, height + size / 2, name, fontsize=7, color=INK, ha="right", va="center")
+        for column, frame in enumerate(frames):
+            axes = page.axes(x[column], height + gap, size - gap, size - gap)
+            axes.imshow(images[frame - 1], interpolation="nearest")
+            axes.set_axis_off()
+    height -= 0.10
+    page.text(left - 0.08, height, "mean error", fontsize=6, color=QUIET, ha="right")
+    for column, frame in enumerate(frames):
+        value = f"{error[frame - 1].mean():.3f}"
+        page.text(x[column] + (size - gap) / 2, height, value, fontsize=5.6, color=QUIET, ha="center")
+    return height - 0.06
+
+
+def animation(
+    truth: np.ndarray, prediction: np.ndarray, context: int, *, title: str, scale: str, footer: str
+) -> bytes:
+    """A GIF: truth, prediction and error side by side; the border changes colour where the context ends.
+
+    truth, prediction: (T, H, W, 3) uint8. One GIF frame per video frame; the last one stays longer.
+    """
+    error = error_image(absolute_error(truth, prediction))
+    frames = [
+        _gif_frame((truth[t], prediction[t], error[t]), t + 1, len(truth), context, title, scale, footer)
+        for t in range(len(truth))
+    ]
+    return _gif_bytes(frames)
+
+
+def notice(title: str, words: str, scale: str) -> bytes:
+    """A GIF of one frame that says why there is no video."""
+    blank = np.full((2, 2, 3), 244, np.uint8)
+    return _gif_bytes([_gif_frame((blank, blank, blank), 0, 0, 0, title, scale, words)])
+
+
+def _gif_frame(
+    images: Sequence[np.ndarray], frame: int, length: int, context: int, title: str, scale: str, footer: str
+) -> Image.Image:
+    top, bottom = 58, 30
+    width = 3 * PANEL + 4 * GIF_MARGIN
+    canvas = Image.new("RGB", (width, top + PANEL + bottom), "white")
+    draw = ImageDraw.Draw(canvas)
+    color = CONTEXT_COLOR if frame <= context else OPEN_LOOP_COLOR
+    state = "context" if frame <= context else "open loop"
+    draw.text((GIF_MARGIN, 8), title, fill=INK, font=_font(13))
+    if length:
+        words = f"frame {frame} of {length}: {state}"
+        draw.text((width - GIF_MARGIN, 8), words, fill=color, font=_font(13), anchor="ra")
+    for column, (name, image) in enumerate(zip(("truth", "prediction", "error"), images, strict=True)):
+        x = GIF_MARGIN + column * (PANEL + GIF_MARGIN)
+        draw.text((x, 34), name, fill=QUIET, font=_font(12))
+        draw.rectangle((x - 4, top - 4, x + PANEL + 3, top + PANEL + 3), outline=color if length else QUIET, width=3)
+        canvas.paste(Image.fromarray(image).resize((PANEL, PANEL), Image.Resampling.NEAREST), (x, top))
+    draw.text((GIF_MARGIN, top + PANEL + 10), footer, fill=QUIET, font=_font(10))
+    if scale in STAMPS:
+        draw.text((width - GIF_MARGIN, 34), STAMPS[scale], fill="#B00020", font=_font(12), anchor="ra")
+    return canvas
+
+
+def _gif_bytes(frames: Sequence[Image.Image]) -> bytes:
+    """Frames as one looping GIF, each with its own 256 colours, the same bytes every time."""
+    small = [frame.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE) for frame in frames]
+    durations = [FRAME_MILLISECONDS] * (len(frames) - 1) + [LAST_MILLISECONDS]
+    target = io.BytesIO()
+    small[0].save(target, format="GIF", save_all=True, append_images=small[1:], duration=durations, loop=0)
+    return target.getvalue()
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(FONT), size)

@@ -1,0 +1,1 @@
+"""Experience on disk and in memory, framework-free."""

@@ -1,0 +1,313 @@
+"""Replay memory: whole episodes in, batches of consecutive rows out, drawn as PlaNet draws them.
+
+Framework-free. Running episodes live in memory, complete ones on disk (storage.py) with the most recently used in
+memory. Everything that decides a later sample is in save(), so a resumed run draws the same numbers.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.envs.spec import ActSpec, ObsSpec, Rows
+from shared.errors import UserError
+from shared.replay.storage import EpisodeFile, EpisodeFolder
+
+FLAGS = ("is_first", "is_last", "is_terminal")
+
+
+class Replay:
+    """Stores episodes and samples chunks.
+
+    One chunk per drawn episode; its first row is uniform over all rows that leave room for it, both ends included.
+    Row convention: shared/envs/spec.py.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        obs_spec: ObsSpec,
+        act_spec: ActSpec,
+        *,
+        seed: np.random.SeedSequence,
+        older: int,
+        recent: int,
+        chunks_per_refresh: int,
+        capacity_rows: int | None,
+        memory_rows: int,
+    ):
+        """
+        Args:
+            folder: where the episode files go; belongs to this memory alone.
+            seed: of all draws.
+            older, recent: episodes in the pool, at most: random older ones, and ones new since the last refresh.
+            chunks_per_refresh: chunks drawn from one pool.
+            capacity_rows: live rows, at most; beyond it the oldest episodes go, never the newest. None: no limit.
+            memory_rows: rows of complete episodes held in RAM, at most. Changes speed only, never a number.
+        """
+        limits = {"older": older, "recent": recent, "chunks_per_refresh": chunks_per_refresh}
+        for name, value in limits.items():
+            if value < 1:
+                raise UserError(f"Replay: {name} is {value}, expected at least 1; raise it in the config")
+        self._columns = _columns(obs_spec, act_spec)
+        self._folder = EpisodeFolder(folder)
+        self._rng = np.random.Generator(np.random.PCG64(seed))
+        self._order = EpisodeOrder(older, recent, chunks_per_refresh)
+        self._capacity_rows = capacity_rows
+        self._memory = EpisodeMemory(memory_rows)
+        self._files: dict[int, EpisodeFile] = {}  # live episodes, numbered in order of completion
+        self._next = 0  # number of the next episode to complete
+        self._running: list[list[dict[str, np.ndarray]]] | None = None  # per env, the rows so far
+
+    @property
+    def episodes(self) -> int:
+        """Complete live episodes."""
+        return len(self._files)
+
+    @property
+    def rows(self) -> int:
+        """Rows of complete live episodes."""
+        return sum(file.rows for file in self._files.values())
+
+    def append(self, rows: Rows) -> None:
+        """Add one row per environment; an episode becomes visible to sample() with its is_last row.
+
+        Args:
+            rows: (N, ...) of the observation keys, reward, is_first, is_last, is_terminal and action.
+        """
+        count = self._check(rows)
+        if self._running is None:
+            self._running = [[] for _ in range(count)]
+        if count != len(self._running):
+            raise ValueError(f"append: {count} environments, expected {len(self._running)} as before")
+        for env, episode in enumerate(self._running):
+            if (is_first := bool(rows["is_first"][env])) != (not episode):
+                raise ValueError(
+                    f"append: environment {env} has is_first {is_first} after {len(episode)} rows of its episode; "
+                    "the first row of an episode, and no other, must have it"
+                )
+        for env, episode in enumerate(self._running):
+            episode.append({key: np.array(rows[key][env]) for key in self._columns})
+            if rows["is_last"][env]:
+                self._store({key: np.stack([row[key] for row in episode]) for key in self._columns})
+                episode.clear()
+
+    def sample(self, batch_size: int, length: int) -> dict[str, np.ndarray]:
+        """Draw chunks of consecutive rows of one episode each.
+
+        Returns:
+            every column as (B, T, ...), and action_before (B, A): the action of the row before the chunk, zeros where
+            the chunk opens its episode. The arrays are new and belong to the caller.
+        Raises:
+            UserError: no complete episode has `length` rows.
+        """
+        longest = max((file.rows for file in self._files.values()), default=0)
+        if not 1 <= length <= longest:
+            raise UserError(
+                f"sample: batch length {length} exceeds the longest stored episode ({longest} rows) or is below 1; "
+                "collect longer episodes or lower the batch length in the config"
+            )
+        batch = {
+            key: np.empty((batch_size, length, *shape), dtype) for key, (dtype, shape) in self._columns.items()
+        }
+        before = np.zeros((batch_size, *self._columns["action"][1]), np.float32)
+        for index in range(batch_size):
+            episode = self._order.draw(self._files, length, self._rng)
+            first = int(self._rng.integers(self._files[episode].rows - length + 1))
+            parts = [(key, first, column[index]) for key, column in batch.items()]
+            if first > 0:
+                parts.append(("action", first - 1, before[index : index + 1]))
+            self._read(episode, parts)
+        return {**batch, "action_before": before}
+
+    def save(self) -> dict[str, Any]:
+        """Everything that decides later samples, except the rows of complete episodes, which are in their files."""
+        files = list(self._files.values())
+        return {
+            "columns": _jsonable(self._columns),
+            "first": self._next - len(files),  # number of the oldest live episode
+            "next": self._next,
+            "rows": np.array([file.rows for file in files], np.int64),
+            "sizes": np.array([file.size for file in files], np.int64),
+            "crc32": np.array([file.crc32 for file in files], np.uint32),
+            "rng": self._rng.bit_generator.state,
+            "order": self._order.save(),
+            "running": None if self._running is None else [self._pack(episode) for episode in self._running],
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Return to a saved state: verify its files, then delete those of episodes completed after it.
+
+        Raises:
+            UserError: a needed file is missing or damaged (nothing is deleted then: an older state may still load).
+        """
+        if state["columns"] != _jsonable(self._columns):
+            raise UserError(
+                f"replay: {self._folder.folder} holds columns {state['columns']}, expected {_jsonable(self._columns)}; "
+                "delete the run's .ckpt folder or use the config that it was made with"
+            )
+        facts = zip(state["rows"].tolist(), state["sizes"].tolist(), state["crc32"].tolist(), strict=True)
+        files = {number: EpisodeFile(*fact) for number, fact in enumerate(facts, state["first"])}
+        for number, file in files.items():
+            self._folder.verify(number, file)
+        self._folder.remove(since=state["next"])
+        self._files, self._next = files, state["next"]
+        self._rng.bit_generator.state = state["rng"]
+        self._order.load(state["order"])
+        self._memory.clear()  # numbers of deleted episodes will be used again
+        running = state["running"]
+        self._running = None if running is None else [self._unpack(columns) for columns in running]
+
+    def forget(self, state: Mapping[str, Any]) -> None:
+        """Delete the files of episodes evicted before `state`, the replay state of the oldest kept checkpoint."""
+        self._folder.remove(before=state["first"])
+
+    def _check(self, rows: Rows) -> int:
+        """Names, dtypes and shapes of appended rows. Returns N."""
+        if rows.keys() != self._columns.keys():
+            missing, unknown = sorted(self._columns.keys() - rows.keys()), sorted(rows.keys() - self._columns.keys())
+            raise ValueError(f"append: missing columns {missing}, unknown columns {unknown}")
+        count = len(rows["reward"])
+        for key, (dtype, shape) in self._columns.items():
+            column = rows[key]
+            if column.dtype != dtype or column.shape != (count, *shape):
+                raise ValueError(
+                    f"append: {key} is {column.dtype} {column.shape}, expected {dtype} {(count, *shape)}"
+                )
+        return count
+
+    def _store(self, columns: dict[str, np.ndarray]) -> None:
+        """A complete episode goes to disk and to memory; the oldest ones leave the live set when there are too many."""
+        if self._next == 0:
+            self._folder.remove(since=0)  # files of an abandoned run that never reached a checkpoint
+        self._files[self._next] = self._folder.write(self._next, columns)
+        self._memory.add(self._next, columns)
+        self._next += 1
+        if self._capacity_rows is not None:
+            excess = self.rows - self._capacity_rows
+            while excess > 0 and len(self._files) > 1:
+                oldest = next(iter(self._files))
+                excess -= self._files.pop(oldest).rows  # its file stays until forget(): an older checkpoint may need it
+                self._memory.discard(oldest)
+
+    def _read(self, episode: int, parts: list[tuple[str, int, np.ndarray]]) -> None:
+        columns = self._memory.get(episode)
+        if columns is None and self._memory.has_room(self._files[episode].rows):
+            rows = self._files[episode].rows
+            columns = {key: np.empty((rows, *shape), dtype) for key, (dtype, shape) in self._columns.items()}
+            self._folder.read(episode, [(key, 0, column) for key, column in columns.items()])
+            self._memory.add(episode, columns)
+        if columns is None:
+            self._folder.read(episode, parts)
+        else:
+            for key, first, target in parts:
+                target[...] = columns[key][first : first + len(target)]
+
+    def _pack(self, episode: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        return {
+            key: np.array([row[key] for row in episode], dtype).reshape(len(episode), *shape)
+            for key, (dtype, shape) in self._columns.items()
+        }
+
+    def _unpack(self, columns: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+        return [{key: np.array(columns[key][row]) for key in self._columns} for row in range(len(columns["reward"]))]
+
+
+class EpisodeOrder:
+    """Which episode the next chunk comes from.
+
+        refresh:  pool = up to `older` random older episodes + up to `recent` episodes new since the last refresh
+        then:     permutations of the pool, one chunk per episode, until chunks_per_refresh chunks are out; refresh.
+
+    An episode counts as new for one refresh only. Episodes evicted or too short for the asked length are passed over.
+    Source: PlaNet, authors' code tools/numpy_episodes.py (the `recent` loader).
+    """
+
+    def __init__(self, older: int, recent: int, chunks_per_refresh: int):
+        self.older, self.recent, self.chunks_per_refresh = older, recent, chunks_per_refresh
+        self._pool: list[int] = []
+        self._rest: list[int] = []  # what is left of the current permutation, next one last
+        self._chunks_left = 0
+        self._seen = 0  # episodes numbered from here on are new
+
+    def draw(self, files: Mapping[int, EpisodeFile], length: int, rng: np.random.Generator) -> int:
+        """The next episode with at least `length` rows; at least one of `files` must have them."""
+        if self._chunks_left == 0:
+            self._refresh(files, length, rng)
+        while True:
+            while self._rest:
+                episode = self._rest.pop()
+                if episode in files and files[episode].rows >= length:
+                    self._chunks_left -= 1
+                    return episode
+            if not any(episode in files and files[episode].rows >= length for episode in self._pool):
+                self._refresh(files, length, rng)
+            self._rest = rng.permutation(self._pool).tolist()
+
+    def save(self) -> dict[str, Any]:
+        return {
+            "pool": np.array(self._pool, np.int64),
+            "rest": np.array(self._rest, np.int64),
+            "chunks_left": self._chunks_left,
+            "seen": self._seen,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._pool, self._rest = state["pool"].tolist(), state["rest"].tolist()
+        self._chunks_left, self._seen = state["chunks_left"], state["seen"]
+
+    def _refresh(self, files: Mapping[int, EpisodeFile], length: int, rng: np.random.Generator) -> None:
+        long_enough = [episode for episode, file in files.items() if file.rows >= length]
+        old = rng.permutation([episode for episode in long_enough if episode < self._seen])[: self.older]
+        new = rng.permutation([episode for episode in long_enough if episode >= self._seen])[: self.recent]
+        self._pool = [*old.astype(np.int64).tolist(), *new.astype(np.int64).tolist()]
+        self._rest = []
+        self._chunks_left = self.chunks_per_refresh
+        self._seen = max(files) + 1
+
+
+class EpisodeMemory:
+    """The most recently used episodes in RAM, at most `limit` rows."""
+
+    def __init__(self, limit: int):
+        self.limit = limit
+        self.rows = 0
+        self._episodes: OrderedDict[int, dict[str, np.ndarray]] = OrderedDict()
+
+    def add(self, episode: int, columns: dict[str, np.ndarray]) -> None:
+        self._episodes[episode] = columns
+        self.rows += len(columns["reward"])
+        while self.rows > self.limit:
+            self.discard(next(iter(self._episodes)))
+
+    def get(self, episode: int) -> dict[str, np.ndarray] | None:
+        if episode in self._episodes:
+            self._episodes.move_to_end(episode)
+        return self._episodes.get(episode)
+
+    def discard(self, episode: int) -> None:
+        columns = self._episodes.pop(episode, None)
+        self.rows -= 0 if columns is None else len(columns["reward"])
+
+    def has_room(self, rows: int) -> bool:
+        """Whether an old episode may come in without driving another out (draws are uniform: that would only churn)."""
+        return self.rows + rows <= self.limit
+
+    def clear(self) -> None:
+        self._episodes.clear()
+        self.rows = 0
+
+
+def _columns(obs_spec: ObsSpec, act_spec: ActSpec) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+    """dtype and shape of one row, for every stored column."""
+    columns = {key: (np.dtype(spec.dtype), tuple(spec.shape)) for key, spec in obs_spec.items()}
+    columns["reward"] = (np.dtype(np.float32), ())
+    columns |= {flag: (np.dtype(np.bool_), ()) for flag in FLAGS}
+    columns["action"] = (np.dtype(np.float32), (act_spec.size,))
+    return columns
+
+
+def _jsonable(columns: Mapping[str, tuple[np.dtype, tuple[int, ...]]]) -> dict[str, list]:
+    return {key: [dtype.name, list(shape)] for key, (dtype, shape) in columns.items()}

@@ -1,0 +1,250 @@
+"""One run from its seeds to its result file: resume, drive the loop, record, evaluate, save, finish.
+
+Generic over the agents; replications/<paper>/train.py composes the parts. Everything on disk lies beside the result:
+`seed_0.h5.partial` (readable while it runs), `seed_0.ckpt/` (checkpoints and replay), then `seed_0.h5` and
+`seed_0.safetensors`. Read shared/training/loop.py first.
+"""
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save as safetensors_bytes
+
+from shared.checkpoint import Checkpoints, write_whole
+from shared.envs.vector import VectorEnv
+from shared.errors import UserError
+from shared.replay.buffer import Replay
+from shared.results import RunWriter, read_run
+from shared.training.evaluate import evaluate
+from shared.training.loop import CheckpointDue, EpisodeEnded, EvaluationDue, Event, Progress, UpdateDone, interact
+from shared.training.progress import Display
+from shared.training.schedule import Schedule
+
+PHASES = ("act", "learn", "env", "eval")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What one run is made of. `batch` is (B, T) in chunks and rows; `video` is (context, length) in rows."""
+
+    agent: Any
+    prefill: Any
+    envs: VectorEnv
+    evaluation_envs: VectorEnv
+    video_envs: VectorEnv
+    replay: Replay
+    plan: Schedule
+    batch: tuple[int, int]
+    evaluation_episodes: int
+    video: tuple[int, int]
+    writer: RunWriter
+
+
+def checkpoint_folder(out: Path) -> Path:
+    """Where the checkpoints and the replay of an unfinished run live, beside its result file."""
+    return out.with_suffix(".ckpt")
+
+
+def clear_way(out: Path, identity: Mapping[str, Any], config_text: str) -> bool:
+    """Prepare to write `out`. False if it is there already, complete and of this very run.
+
+    Checkpoints that another config, task, seed or framework left there are set aside under `.ckpt.stale`.
+    Raises:
+      UserError: `out` holds another run. OSError: the folder cannot be made or written.
+    """
+    if out.exists():
+        found = read_run(out)
+        same = found.config == config_text and all(found.attrs[name] == value for name, value in identity.items())
+        if not same:
+            raise UserError(f"{out} holds another run (task, seed or config differ); move it away or choose another --out")
+        return False
+    out.parent.mkdir(parents=True, exist_ok=True)
+    note = checkpoint_folder(out) / "identity.json"
+    text = json.dumps({**identity, "config": config_text}, sort_keys=True, indent=1)
+    if note.exists() and note.read_text() != text:
+        stale = out.with_suffix(".ckpt.stale")
+        shutil.rmtree(stale, ignore_errors=True)
+        checkpoint_folder(out).rename(stale)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(note, text.encode())
+    return True
+
+
+class Runner:
+    """Consumes the loop's events. Only this class writes files."""
+
+    def __init__(self, parts: Parts, out: Path, label: str):
+        self.parts, self.out = parts, out
+        self.display = Display(label, parts.plan.total_env_steps)
+        self.checkpoints = Checkpoints(checkpoint_folder(out), say=self.display.say)
+        self.clock = Stopwatch()
+        self.clock.watch(parts.agent, act="act", learn="learn")
+        self.clock.watch(parts.envs, step="env")
+        self.clock.watch(parts.replay, sample="learn")
+        self.kept_replay: Mapping[str, Any] | None = None   # replay state of the newest checkpoint
+
+    def execute(self) -> None:
+        """Train to the end, continuing from the newest usable checkpoint; write the result under its final name."""
+        parts = self.parts
+        try:
+            start = self.restore()
+            batch_size, batch_length = parts.batch
+            for event in interact(
+                parts.agent, parts.prefill, parts.envs, parts.replay, parts.plan,
+                batch_size=batch_size, batch_length=batch_length, start=start,
+            ):
+                self.handle(event)
+            self.finish()
+        finally:
+            self.display.close()
+            for envs in (parts.envs, parts.evaluation_envs, parts.video_envs):
+                envs.close()
+
+    def handle(self, event: Event) -> None:
+        """Record one event and do what it asks for."""
+        at, add = event.counters, self.parts.writer.add
+        match event:
+            case EpisodeEnded():
+                add(
+                    "train/episode", env_steps=at.env_steps, agent_steps=at.agent_steps, updates=at.updates,
+                    episode=at.episodes, length=event.length, **{"return": event.episode_return},
+                )
+                self.display.update(at.env_steps, at.updates, returned=event.episode_return)
+            case UpdateDone():
+                add("learn/update", updates=at.updates, env_steps=at.env_steps, **event.metrics)
+                self.display.update(at.env_steps, at.updates)
+            case EvaluationDue():
+                self.evaluate(event)
+            case CheckpointDue():
+                self.save(event.progress)
+
+    def evaluate(self, event: EvaluationDue) -> None:
+        at = event.counters
+        with self.clock.pause(), self.clock.measure("eval"):
+            scores = evaluate(self.parts.agent, self.parts.evaluation_envs, self.parts.evaluation_episodes)
+        for index, (score, length) in enumerate(scores):
+            self.parts.writer.add(
+                "eval/episode", env_steps=at.env_steps, updates=at.updates, episode=index, length=length,
+                **{"return": score},
+            )
+        self.display.update(at.env_steps, at.updates, evaluated=float(np.mean([score for score, _ in scores])))
+
+    def save(self, progress: Progress) -> None:
+        """Write a checkpoint, then let go of the replay files that only older ones needed."""
+        parts, at = self.parts, progress.counters
+        parts.writer.add(
+            "time/segment", env_steps=at.env_steps, updates=at.updates, wall_seconds=parts.writer.wall_seconds,
+            **self.clock.lap(),
+        )
+        replay_state = parts.replay.save()
+        self.checkpoints.save(at.env_steps, {
+            "progress": progress.tree(),
+            "agent": parts.agent.save(),
+            "prefill": parts.prefill.save(),
+            "envs": parts.envs.save(),
+            "evaluation_envs": parts.evaluation_envs.save(),
+            "replay": replay_state,
+            "writer": parts.writer.save(),
+        })
+        if self.kept_replay is not None:
+            parts.replay.forget(self.kept_replay)
+        self.kept_replay = replay_state
+        parts.writer.flush()
+
+    def restore(self) -> Progress | None:
+        """The newest checkpoint whose replay files are whole, loaded into the parts; None to start afresh."""
+        parts = self.parts
+        for step, tree in self.checkpoints.candidates():
+            try:
+                parts.replay.load(tree["replay"])
+            except UserError as error:
+                self.display.say(f"warning: checkpoint at {step:,} env steps cannot be used: {error}; trying an older one")
+                continue
+            parts.agent.load(tree["agent"])
+            parts.prefill.load(tree["prefill"])
+            parts.envs.load(tree["envs"])
+            parts.evaluation_envs.load(tree["evaluation_envs"])
+            parts.writer.load(tree["writer"])
+            self.kept_replay = tree["replay"]
+            self.display.start_at(step)
+            self.display.say(f"continuing at {step:,} env steps")
+            return Progress.from_tree(tree["progress"])
+        return None
+
+    def finish(self) -> None:
+        """Video, parameters, result, in this order: the result's final name says that all is there."""
+        parts = self.parts
+        parameters = {name: np.ascontiguousarray(value) for name, value in parts.agent.parameters().items()}
+        write_whole(self.out.with_suffix(".safetensors"), safetensors_bytes(parameters))
+        parts.writer.finish(video=record_video(parts.agent, parts.video_envs, *parts.video))
+        shutil.rmtree(checkpoint_folder(self.out))
+
+
+def record_video(agent: Any, envs: VectorEnv, context: int, length: int) -> dict[str, Any]:
+    """Play the first `length` rows of one episode per environment and let the agent predict all but `context` of them.
+
+    Returns: {"truth", "prediction": (N, T, H, W, C) uint8, "context": frames the model saw, "source": what was played}.
+    """
+    rows, carry, columns = envs.reset(), agent.initial_carry(envs.count), []
+    for _ in range(length):
+        acted = agent.act(rows, carry, explore=False)
+        carry = acted.carry
+        columns.append({**rows, "action": acted.action})
+        rows = envs.step(acted.action)
+    batch = {key: np.stack([column[key] for column in columns], 1) for key in columns[0]}
+    batch["action_before"] = np.zeros_like(batch["action"][:, 0])
+    prediction = agent.predict(batch, context=context)["image"]
+    source = "first rows of held-out episodes, played without exploration by the finished agent"
+    return {"truth": batch["image"], "prediction": prediction, "context": context, "source": source}
+
+
+class Stopwatch:
+    """Seconds spent per phase since the last lap. On an accelerator work is asynchronous: it counts where it is awaited."""
+
+    def __init__(self):
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.paused = False
+
+    def watch(self, thing: Any, **phases: str) -> None:
+        """Time the named methods of one object: watch(agent, act="act") wraps agent.act."""
+        for method, phase in phases.items():
+            setattr(thing, method, self._timed(getattr(thing, method), phase))
+
+    def _timed(self, function, phase: str):
+        def timed(*args, **kwargs):
+            if self.paused:
+                return function(*args, **kwargs)
+            with self.measure(phase):
+                return function(*args, **kwargs)
+
+        return timed
+
+    @contextlib.contextmanager
+    def measure(self, phase: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] += time.perf_counter() - started
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Watched methods are not timed: their caller is measured as a whole."""
+        self.paused = True
+        try:
+            yield
+        finally:
+            self.paused = False
+
+    def lap(self) -> dict[str, float]:
+        """{"<phase>_seconds": ...} since the last lap."""
+        lap = {f"{phase}_seconds": seconds for phase, seconds in self.seconds.items()}
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+        return lap

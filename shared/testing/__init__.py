@@ -1,0 +1,1 @@
+"""Slow obvious oracles and the behaviour every agent must show."""

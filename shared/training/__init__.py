@@ -1,0 +1,1 @@
+"""The agent protocol and the one training loop."""

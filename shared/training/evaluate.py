@@ -1,0 +1,26 @@
+"""Episodes without exploration and without learning."""
+
+import numpy as np
+
+from shared.training.agent import Agent
+
+
+def evaluate(agent: Agent, envs, episodes: int) -> list[tuple[float, int]]:
+    """Play `episodes` fresh episodes, envs.count at a time.
+
+    Returns: (undiscounted return, length in agent steps) per episode, in the order of environments and rounds; episodes that
+    a last round plays beyond the number asked are not counted.
+    """
+    results: list[tuple[float, int]] = []
+    while len(results) < episodes:
+        rows, carry = envs.reset(), agent.initial_carry(envs.count)
+        returns, lengths, done = np.zeros(envs.count), np.zeros(envs.count, np.int64), rows["is_last"].copy()
+        while not done.all():
+            acted = agent.act(rows, carry, explore=False)
+            carry = acted.carry
+            rows = envs.step(acted.action)
+            returns += np.where(done, 0, rows["reward"])
+            lengths += ~done
+            done |= rows["is_last"]
+        results.extend((float(r), int(n)) for r, n in zip(returns, lengths, strict=True))
+    return results[:episodes]

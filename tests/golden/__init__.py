@@ -1,0 +1,1 @@
+"""Tests against numbers that the authors' code produced. loading.py reads them."""

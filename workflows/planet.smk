@@ -1,0 +1,79 @@
+# PlaNet: one rule per published figure or table, and the target `planet` for all of them.
+
+
+rule planet_figure_4:
+    input:
+        runs=run_files("planet", "figure_4"),
+        reference="data/reference/planet_table_1.csv",
+    output:
+        picture=report(
+            "results/{scale}/planet/figure_4.png",
+            caption="report/planet_figure_4.rst",
+            category="PlaNet",
+            labels={"item": "Figure 4: learning curves", "scale": "{scale}"},
+        ),
+        print="results/{scale}/planet/figure_4.pdf",
+        numbers="results/{scale}/planet/figure_4.csv",
+        sources="results/{scale}/planet/figure_4.json",
+    log:
+        "results/{scale}/planet/figure_4.log",
+    conda:
+        "../environment.yml"
+    params:
+        code=lambda wildcards: drawing_code("planet"),
+    shell:
+        "python -m replications.planet.figures figure_4 --runs {input.runs} --reference {input.reference}"
+        " --figure {output.print} 2>&1 | tee {log}"
+
+
+rule planet_table_1:
+    input:
+        runs=run_files("planet", "table_1"),
+        reference="data/reference/planet_table_1.csv",
+    output:
+        picture=report(
+            "results/{scale}/planet/table_1.png",
+            caption="report/planet_table_1.rst",
+            category="PlaNet",
+            labels={"item": "Table 1: final scores", "scale": "{scale}"},
+        ),
+        numbers="results/{scale}/planet/table_1.csv",
+        sources="results/{scale}/planet/table_1.json",
+    log:
+        "results/{scale}/planet/table_1.log",
+    conda:
+        "../environment.yml"
+    params:
+        code=lambda wildcards: drawing_code("planet"),
+    shell:
+        "python -m replications.planet.figures table_1 --runs {input.runs} --reference {input.reference}"
+        " --figure {output.picture} 2>&1 | tee {log}"
+
+
+rule planet_figure_10:
+    input:
+        runs=run_files("planet", "figure_10"),
+    output:
+        picture=report(
+            "results/{scale}/planet/figure_10.png",
+            caption="report/planet_figure_10.rst",
+            category="PlaNet",
+            labels={"item": "Figure 10: video prediction", "scale": "{scale}"},
+        ),
+        sources="results/{scale}/planet/figure_10.json",
+    log:
+        "results/{scale}/planet/figure_10.log",
+    conda:
+        "../environment.yml"
+    params:
+        code=lambda wildcards: drawing_code("planet"),
+    shell:
+        "python -m replications.planet.figures figure_10 --runs {input.runs}"
+        " --figure {output.picture} 2>&1 | tee {log}"
+
+
+rule planet:
+    input:
+        at_scale("results/{scale}/planet/figure_4.png"),
+        at_scale("results/{scale}/planet/table_1.png"),
+        at_scale("results/{scale}/planet/figure_10.png"),

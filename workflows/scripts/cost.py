@@ -1,0 +1,143 @@
+"""What a scale costs before anyone starts it: runs, env steps, updates, planned actions and hours.
+
+    python -m workflows.scripts.cost --scale workflows/profiles/paper/scale.yaml        (make cost SCALE=paper)
+
+Hours come from measured speeds in data/speeds.csv (benchmarks/ writes them); where nothing was measured it says so.
+The table is also written to results/<scale>/cost.csv.
+"""
+
+import argparse
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from shared.config import ROOT, build, resolve, shown
+from shared.errors import UserError, cli
+from shared.training.schedule import Schedule
+from workflows.scripts.plan import Run, all_runs, read_scale
+
+SPEEDS = ROOT / "data" / "speeds.csv"
+SPEED_COLUMNS = [
+    "paper", "framework", "device", "scale", "ms_per_update", "ms_per_planned_action", "env_steps_per_s", "source",
+]  # fmt: skip
+NOT_MEASURED = "not measured"
+
+
+class Work(NamedTuple):
+    """What one run does, evaluation included."""
+
+    env_steps: int
+    updates: int
+    planned_actions: int
+
+    def hours(self, speed: Mapping[str, float]) -> float:
+        """Wall-clock hours when learning, planning and simulating take turns."""
+        learning = self.updates * speed["ms_per_update"] / 1000
+        planning = self.planned_actions * speed["ms_per_planned_action"] / 1000
+        return (learning + planning + self.env_steps / speed["env_steps_per_s"]) / 3600
+
+
+def work_of(values: Mapping[str, Any], task: str) -> Work:
+    """The work of one run with these resolved values.
+
+    Evaluations happen at the end of prefill, every period after it, and at the end of the run.
+    """
+    plan = build(Schedule, values["schedule"], where="schedule")
+    repeat = values["environment"]["action_repeat"][task]
+    learned = max(0, plan.total_env_steps - plan.prefill_env_steps)
+    evaluations = 1 + math.ceil(learned / plan.evaluate_every_env_steps)
+    test_steps = evaluations * values["evaluation"]["episodes"] * values["environment"]["time_limit_env_steps"]
+    return Work(
+        env_steps=plan.total_env_steps + test_steps,
+        updates=plan.updates_due(-1, plan.total_env_steps),
+        planned_actions=(learned + test_steps) // repeat,
+    )
+
+
+def read_speeds(path: Path = SPEEDS) -> pd.DataFrame:
+    """Measured speeds, one row per paper, framework, device and scale; empty cells are not measured."""
+    if not path.is_file():
+        return pd.DataFrame(columns=SPEED_COLUMNS)
+    table = pd.read_csv(path, comment="#")
+    if list(table.columns) != SPEED_COLUMNS:
+        raise UserError(f"{shown(path)}: columns are {list(table.columns)}, expected {SPEED_COLUMNS}")
+    for column in ("ms_per_update", "ms_per_planned_action", "env_steps_per_s"):
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        bad = table[column][table[column].notna() & ~(numbers > 0)]
+        if len(bad):
+            raise UserError(
+                f"{shown(path)}, line {bad.index[0] + 2}: {column} = {bad.iloc[0]!r}, expected a number > 0, or nothing"
+            )
+        table[column] = numbers
+    return table
+
+
+def cost_table(runs: Iterable[Run], scale: Mapping[str, Any], speeds: pd.DataFrame) -> pd.DataFrame:
+    """One row per paper, framework and measured device (or one that says not measured)."""
+    groups: dict[tuple[str, str], list[Work]] = defaultdict(list)
+    for run in runs:
+        groups[run.paper, run.framework].append(work_of(resolve(run.paper, run.variant, scale)["values"], run.task))
+    rows = []
+    for (paper, framework), works in groups.items():
+        same = (speeds["paper"] == paper) & (speeds["framework"] == framework) & (speeds["scale"] == scale["name"])
+        totals = {
+            "paper": paper,
+            "framework": framework,
+            "scale": scale["name"],
+            "runs": len(works),
+            **{name: sum(getattr(work, name) for work in works) for name in Work._fields},
+        }
+        measured = speeds[same].dropna(subset=["ms_per_update", "ms_per_planned_action", "env_steps_per_s"])
+        for _, speed in measured.iterrows():
+            hours = [work.hours(speed) for work in works]
+            rows.append(
+                {
+                    **totals,
+                    "device": speed["device"],
+                    "hours_per_run": f"{sum(hours) / len(hours):.2g}",
+                    "hours": f"{sum(hours):.2g}",
+                    "source": speed["source"],
+                }
+            )
+        if measured.empty:
+            rows.append({**totals, "device": "", "hours_per_run": NOT_MEASURED, "hours": NOT_MEASURED, "source": ""})
+    return pd.DataFrame(rows)
+
+
+def render(table: pd.DataFrame, scale: Mapping[str, Any]) -> str:
+    """The table for a person."""
+    lines = [f"scale {scale['name']}: {scale['purpose']}"]
+    for row in table.to_dict("records"):
+        lines.append(
+            f"  {row['paper']} {row['framework']}: {row['runs']} runs, {row['env_steps']:,} env steps (evaluation included), "
+            f"{row['updates']:,} updates, {row['planned_actions']:,} planned actions"
+        )
+        if row["hours"] == NOT_MEASURED:
+            lines.append(f"    hours: {NOT_MEASURED} at this scale (no row in {shown(SPEEDS)})")
+        else:
+            lines.append(
+                f"    about {row['hours']} hours one after another ({row['hours_per_run']} per run) on {row['device']}"
+                f"; speeds: {row['source']}"
+            )
+    return "\n".join(lines)
+
+
+@cli
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m workflows.scripts.cost", description=__doc__.splitlines()[0])
+    parser.add_argument("--scale", type=Path, required=True, help="a scale.yaml")
+    scale = read_scale(parser.parse_args(arguments).scale)
+    table = cost_table(all_runs(scale), scale, read_speeds())
+    folder = ROOT / "results" / scale["name"]
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(folder / "cost.csv", index=False)
+    print(render(table, scale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
