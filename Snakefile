@@ -7,6 +7,9 @@ min_version("9.0")
 configfile: "workflows/config.yaml"
 
 
+report: "workflows/report/overview.rst"
+
+
 include: "workflows/common.smk"
 include: "workflows/runs.smk"
 include: "workflows/planet.smk"

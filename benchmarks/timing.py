@@ -9,6 +9,7 @@ import os
 import platform
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -178,11 +179,22 @@ def report(name: str, results: Mapping[str, object], out: Path | None, *, device
         "peak_memory_mib": peak,
         "results": dict(results),
     }
+    disturbed = _disturbed(full)
+    if disturbed:
+        print(f"no undisturbed group, other processes were busy all the time: {', '.join(disturbed)}", file=sys.stderr)
     text = json.dumps(_rounded(full), indent=1)
     print(text)
     if out is not None:
         out.write_text(text + "\n")
     return full
+
+
+def _disturbed(value: object, name: str = "") -> list[str]:
+    """Paths of the times in this tree that had no clean group."""
+    if not isinstance(value, Mapping):
+        return []
+    here = [name] if value.get("clean") == 0 else []
+    return here + [path for key, item in value.items() for path in _disturbed(item, f"{name}/{key}".lstrip("/"))]
 
 
 def _rounded(value: object) -> object:

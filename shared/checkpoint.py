@@ -81,7 +81,7 @@ def tree_image(tree: Any) -> bytes:
         file.create_dataset("tree", data=np.frombuffer(text, np.uint8))
         group = file.create_group("arrays")
         for number, (path, array) in enumerate(arrays):
-            group.create_dataset(str(number), data=array).attrs["path"] = path.encode("utf-8", "replace")[:1000]
+            group.create_dataset(str(number), data=array).attrs["path"] = json.dumps(path)
 
     return hdf5_image(fill)
 
@@ -105,16 +105,17 @@ def load_tree(path: Path) -> Any:
 
 
 class Checkpoints:
-    """The newest two checkpoints of a run: `step_<n>.h5` and its manifest `step_<n>.json` (size, sha256).
+    """The two checkpoints of a run: `step_<n>.h5`, each with a manifest `step_<n>.json` (size, sha256).
 
-    A checkpoint counts only if its manifest is there and agrees with the file. After `save(step, tree)` the older of
-    the two kept is the one saved (or loaded) before this one: pass ITS replay state to Replay.forget.
+    A checkpoint counts only if its manifest is there and agrees with the file. Kept are the one saved last and the one
+    that the run came from (saved before it, or offered last by candidates): pass the replay state of the latter to
+    Replay.forget after each save.
     """
 
-    def __init__(self, folder: Path, *, say: Callable[[str], None] | None = None, keep: int = 2):
+    def __init__(self, folder: Path, *, say: Callable[[str], None] | None = None):
         self.folder = Path(folder)
-        self.keep = keep
         self.say = say or (lambda message: print(message, file=sys.stderr))
+        self._origin: int | None = None  # step of the checkpoint that the run came from; None: it started anew
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints in the folder, newest first, verified or not."""
@@ -122,7 +123,7 @@ class Checkpoints:
         return sorted((int(match[1]) for match in found if match), reverse=True)
 
     def save(self, step: int, tree: Any) -> None:
-        """Save a checkpoint; then delete all but the newest `keep`, and any beyond `step` (an abandoned future)."""
+        """Save a checkpoint; then delete all others but the one that the run came from."""
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.folder)
         data = tree_image(tree)
@@ -134,10 +135,12 @@ class Checkpoints:
         except BaseException:
             path.unlink()
             raise
-        past = [kept for kept in self.steps() if kept <= step][: self.keep]
+        past = [] if self._origin is None else [old for old in self.steps() if old < step and old <= self._origin]
+        kept = {self._path(one).stem for one in [step, *past[:1]]}
         for other in self.folder.glob("step_*"):
-            if other.stem not in {self._path(kept).stem for kept in past}:
+            if other.stem not in kept:
                 other.unlink(missing_ok=True)
+        self._origin = step
 
     def candidates(self) -> Iterator[tuple[int, Any]]:
         """Checkpoints that verify, newest first; a bad one is told through `say` with what is used instead.
@@ -152,7 +155,9 @@ class Checkpoints:
                 instead = "no older one is left: starting anew" if older is None else f"trying the one of step {older}"
                 self.say(f"warning: {error}; {instead}")
             else:
+                self._origin = step
                 yield step, tree
+        self._origin = None
 
     def latest(self) -> tuple[int, Any] | None:
         """The newest checkpoint that verifies, or None."""
@@ -206,7 +211,7 @@ def _tree(skeleton: Any, arrays: h5py.Group) -> Any:
         return [_tree(child, arrays) for child in skeleton]
     if isinstance(skeleton, dict):
         if "array" in skeleton:
-            return np.asarray(arrays[str(skeleton["array"])][()])
+            return arrays[str(skeleton["array"])][...]
         return {key: _tree(child, arrays) for key, child in skeleton["mapping"].items()}
     return skeleton
 

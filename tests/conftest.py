@@ -1,7 +1,7 @@
-"""What all tests share: the option --golden-dir, hypothesis profiles, and `run` and `grad`, which run one formula in every
-array library. tests/formulas/test_divergences.py shows how they are used.
+"""What all tests share: the option --golden-dir, hypothesis profiles (HYPOTHESIS_PROFILE=ci or nightly), and `run` and
+`grad`, which run one formula in every array library; tests/formulas/test_divergences.py shows how.
 
-Compiled torch (inductor, about 10 s per formula) takes part when REPRO_TEST_COMPILED=1 is set; that every formula can be
+Compiled torch (inductor, seconds per formula) takes part when REPRO_TEST_COMPILED=1 is set; that every formula can be
 traced by torch.compile is always tested (tests/formulas/test_core.py).
 """
 
@@ -172,7 +172,7 @@ def grad(request):
     return BACKENDS[request.param].gradients
 
 
-@pytest.fixture(params=["numpy", "torch", "jax"])
+@pytest.fixture(params=["numpy", "torch", "jax-jit"])
 def library(request):
     """Like `run`, in the three libraries that replications use: for golden numbers."""
     return BACKENDS[request.param]

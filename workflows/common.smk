@@ -30,6 +30,11 @@ def run_files(paper, figure):
     return [run.file for run in planned_runs(paper, figure, SCALE)]
 
 
+def planned_seeds(paper, figure):
+    """How many seeds one curve of a figure has at the current scale."""
+    return len({run.seed for run in planned_runs(paper, figure, SCALE)})
+
+
 def run_values(wildcards):
     """The resolved config of one run: paper, variant and scale, narrowed to its task."""
     return for_task(resolve(wildcards.paper, wildcards.variant, SCALE), wildcards.task)

@@ -1,4 +1,5 @@
 # PlaNet: one rule per published figure or table, and the target `planet` for all of them.
+# Each rule writes picture and print version, the plotted numbers, and the list of runs behind them.
 
 
 rule planet_figure_4:
@@ -12,18 +13,25 @@ rule planet_figure_4:
             category="PlaNet",
             labels={"item": "Figure 4: learning curves", "scale": "{scale}"},
         ),
-        print="results/{scale}/planet/figure_4.pdf",
-        numbers="results/{scale}/planet/figure_4.csv",
+        paper="results/{scale}/planet/figure_4.pdf",
+        numbers=report(
+            "results/{scale}/planet/figure_4.csv",
+            caption="report/planet_figure_4.rst",
+            category="PlaNet",
+            labels={"item": "Figure 4: numbers (CSV)", "scale": "{scale}"},
+        ),
         sources="results/{scale}/planet/figure_4.json",
     log:
         "results/{scale}/planet/figure_4.log",
     conda:
         "../environment.yml"
     params:
+        seeds=planned_seeds("planet", "figure_4"),
         code=lambda wildcards: drawing_code("planet"),
     shell:
         "python -m replications.planet.figures figure_4 --runs {input.runs} --reference {input.reference}"
-        " --figure {output.print} 2>&1 | tee {log}"
+        " --scale {wildcards.scale} --seeds {params.seeds} --figure {output.paper} --numbers {output.numbers}"
+        " --sources {output.sources} 2>&1 | tee {log}"
 
 
 rule planet_table_1:
@@ -37,17 +45,26 @@ rule planet_table_1:
             category="PlaNet",
             labels={"item": "Table 1: final scores", "scale": "{scale}"},
         ),
-        numbers="results/{scale}/planet/table_1.csv",
+        paper="results/{scale}/planet/table_1.pdf",
+        text="results/{scale}/planet/table_1.md",
+        numbers=report(
+            "results/{scale}/planet/table_1.csv",
+            caption="report/planet_table_1.rst",
+            category="PlaNet",
+            labels={"item": "Table 1: numbers (CSV)", "scale": "{scale}"},
+        ),
         sources="results/{scale}/planet/table_1.json",
     log:
         "results/{scale}/planet/table_1.log",
     conda:
         "../environment.yml"
     params:
+        seeds=planned_seeds("planet", "table_1"),
         code=lambda wildcards: drawing_code("planet"),
     shell:
         "python -m replications.planet.figures table_1 --runs {input.runs} --reference {input.reference}"
-        " --figure {output.picture} 2>&1 | tee {log}"
+        " --scale {wildcards.scale} --seeds {params.seeds} --figure {output.paper} --numbers {output.numbers}"
+        " --sources {output.sources} 2>&1 | tee {log}"
 
 
 rule planet_figure_10:
@@ -60,16 +77,31 @@ rule planet_figure_10:
             category="PlaNet",
             labels={"item": "Figure 10: video prediction", "scale": "{scale}"},
         ),
+        film=report(
+            "results/{scale}/planet/figure_10.gif",
+            caption="report/planet_figure_10.rst",
+            category="PlaNet",
+            labels={"item": "Figure 10: as a film", "scale": "{scale}"},
+        ),
+        paper="results/{scale}/planet/figure_10.pdf",
+        numbers=report(
+            "results/{scale}/planet/figure_10.csv",
+            caption="report/planet_figure_10.rst",
+            category="PlaNet",
+            labels={"item": "Figure 10: numbers (CSV)", "scale": "{scale}"},
+        ),
         sources="results/{scale}/planet/figure_10.json",
     log:
         "results/{scale}/planet/figure_10.log",
     conda:
         "../environment.yml"
     params:
+        seeds=planned_seeds("planet", "figure_10"),
         code=lambda wildcards: drawing_code("planet"),
     shell:
         "python -m replications.planet.figures figure_10 --runs {input.runs}"
-        " --figure {output.picture} 2>&1 | tee {log}"
+        " --scale {wildcards.scale} --seeds {params.seeds} --figure {output.paper} --numbers {output.numbers}"
+        " --sources {output.sources} 2>&1 | tee {log}"
 
 
 rule planet:

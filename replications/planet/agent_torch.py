@@ -4,6 +4,7 @@ Paper: Sections 2 and 3, Algorithms 1 and 2. Read model_torch.py first; formulas
 """
 
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,7 +66,7 @@ class PlanetAgent:
         going = self.tensor(~obs["is_first"])[:, None]
         previous = {name: self.tensor(value) * going for name, value in carry.items()}
         state = self.filter(self.dequantised(self.tensor(obs["image"])), previous.pop("action"), previous)
-        action = self.plan(state)[:, 0]
+        action = self.plan(state, **self.planner_noise(num_envs))[0][:, 0]
         if explore:
             action = action + self.config.exploration.action_noise * self.normal(*action.shape)
         action = action.clamp(-1, 1)
@@ -77,24 +78,36 @@ class PlanetAgent:
         post, _ = self.model.latent.posterior(previous, action, self.model.encoder(image), noise)
         return post
 
-    def plan(self, state: State) -> Tensor:
-        """Algorithm 2: the cross-entropy method over action sequences, (N, .) -> the last mean (N, H, A).
+    def planner_noise(self, num_envs: int) -> dict[str, Tensor]:
+        """Standard normal, for every iteration: action_noise (I, N, J, H, A) and latent_noise (I, N * J, H, S)."""
+        plan = self.config.planner
+        return {
+            "action_noise": self.normal(
+                plan.iterations, num_envs, plan.candidates, plan.horizon, self.act_spec.size
+            ),
+            "latent_noise": self.normal(
+                plan.iterations, num_envs * plan.candidates, plan.horizon, self.config.model.stoch_size
+            ),
+        }
+
+    def plan(self, state: State, action_noise: Tensor, latent_noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Algorithm 2: the cross-entropy method over action sequences.
 
         One rollout per candidate and iteration, all candidates of all environments in one batch. Statistics are those of the
-        clipped actions; belief starts at N(0, 1) at every decision.
+        clipped actions; the belief starts at N(0, 1) at every decision.
+        Args: the state to plan from, each part (N, .); noise as from planner_noise.
+        Returns: mean and std (N, H, A) after the last iteration. The plan is the mean.
         """
         plan = self.config.planner
-        num_envs = len(state["sample"])
-        shape = (num_envs, plan.candidates, plan.horizon, self.act_spec.size)
-        mean = torch.zeros(num_envs, plan.horizon, self.act_spec.size, device=self.device)
+        num_envs, candidates = action_noise.shape[1:3]
+        mean = action_noise.new_zeros(num_envs, plan.horizon, action_noise.shape[-1])
         std = torch.ones_like(mean)
-        start = {name: value.repeat_interleave(plan.candidates, 0) for name, value in state.items()}
-        for _ in range(plan.iterations):
-            actions = (mean[:, None] + std[:, None] * self.normal(*shape)).clamp(-1, 1)
-            noise = self.normal(num_envs * plan.candidates, plan.horizon, self.config.model.stoch_size)
-            returns = self.imagined_return(start, actions.flatten(0, 1), noise)
-            mean, std = refit(actions, returns.view(shape[:2]), plan.elites, std=plan.std)
-        return mean
+        start = {name: value.repeat_interleave(candidates, 0) for name, value in state.items()}
+        for iteration in range(plan.iterations):
+            actions = (mean[:, None] + std[:, None] * action_noise[iteration]).clamp(-1, 1)
+            returns = self.imagined_return(start, actions.flatten(0, 1), latent_noise[iteration])
+            mean, std = refit(actions, returns.view(num_envs, candidates), plan.elites, std=plan.std)
+        return mean, std
 
     def imagined_return(self, state: State, action: Tensor, noise: Tensor) -> Tensor:
         """Sum of the predicted mean rewards of the states after each action: (M, .), (M, H, A), (M, H, S) -> (M,)."""
@@ -109,32 +122,40 @@ class PlanetAgent:
     def learn(self, batch: Arrays) -> Learned:
         """One Adam step on the whole objective, the gradient's global norm clipped first."""
         data = {name: self.tensor(value) for name, value in batch.items()}
-        settings, size, length = self.config.optimiser, *data["reward"].shape
-        total, metrics = objective(
-            self.model,
-            self.config.loss,
+        size, length = data["reward"].shape
+        metrics = self.gradients(
             image=self.dequantised(data["image"]),
             action=previous_actions(data["action"], data["is_first"], data["action_before"]),
             reward=data["reward"],
-            noise=self.normal(size, length, self.config.model.stoch_size),
-            overshooting_noise=self.overshooting_noise(size, length),
+            **self.model_noise(size, length),
         )
+        return Learned({**metrics, "grad_norm": self.update()}, {})
+
+    def gradients(self, **inputs: Tensor) -> dict[str, Tensor]:
+        """The named terms of the objective; its gradient is left in the parameters."""
         self.optimiser.zero_grad(set_to_none=True)
+        total, metrics = objective(self.model, self.config.loss, **inputs)
         total.backward()
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.trained(), settings.clip_norm)
+        return metrics
+
+    def update(self) -> Tensor:
+        """Clip and apply the gradient. Returns its global norm before clipping, ()."""
+        settings = self.config.optimiser
+        trained = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm)
         self.updates += 1
         # torch adds epsilon after the bias correction of v, TensorFlow before it: this makes them equal.
         self.optimiser.param_groups[0]["eps"] = settings.epsilon / math.sqrt(1 - settings.beta2**self.updates)
         self.optimiser.step()
-        return Learned({**metrics, "grad_norm": grad_norm}, {})
+        return norm
 
-    def trained(self) -> list[Tensor]:
-        return [p for p in self.model.parameters() if p.grad is not None]
-
-    def overshooting_noise(self, size: int, length: int) -> Tensor | None:
-        if self.config.loss.overshooting_scale == 0:
-            return None
-        return self.normal(size, length, self.config.loss.overshooting_distance + 1, self.config.model.stoch_size)
+    def model_noise(self, size: int, length: int) -> dict[str, Tensor]:
+        """Standard normal: noise (B, T, S), and overshooting_noise (B, T, D + 1, S) where overshooting is on."""
+        stoch, loss = self.config.model.stoch_size, self.config.loss
+        noise = {"noise": self.normal(size, length, stoch)}
+        if loss.overshooting_scale > 0:
+            noise["overshooting_noise"] = self.normal(size, length, loss.overshooting_distance + 1, stoch)
+        return noise
 
     # ------------------------------------------------------------------------------------- pictures and persistence
 
@@ -254,7 +275,9 @@ def set_exact_arithmetic() -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")     # cuBLAS asks for it to be deterministic
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False     # debugging aid of that mode; costs a pass per tensor
 
 
 def pick_device(name: str) -> str:

@@ -53,9 +53,8 @@ class DMC:
 
     Actions in [-1, 1] are mapped affinely to the task's own box. It IS [-1, 1] in all of PlaNet's tasks, where the
     action is passed on unchanged; quadruped is the one domain of the suite where it is not.
-    An episode is a pure function of its seed: the task's RandomState is seeded anew at every reset, and nothing else in
-    the suite is random (lqr draws its springs when it is built: that has a fixed seed). A test compares new and used
-    environments bit by bit.
+    An episode is a pure function of its seed and actions: the task's RandomState is seeded anew at every reset, and
+    nothing else in the suite is random. Tests compare used environments with new ones bit by bit.
     """
 
     def __init__(

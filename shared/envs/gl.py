@@ -54,8 +54,7 @@ def _probe_egl() -> str | None:
     for device in devices[: found.value]:
         display = platform(addresses[1])(EGL_PLATFORM_DEVICE_EXT, device, None)
         if display and egl.eglInitialize(pointer(display), None, None):
-            egl.eglTerminate(pointer(display))
-            return None
+            return None  # left open: dm_control is about to use it, and to end it would end it for everyone
     return f"libEGL finds {found.value} device(s), but none can be opened (driver or permission missing)"
 
 

@@ -37,9 +37,9 @@ class Request:
 
     sources: Sequence[Source]
     scale: str
-    seeds: int | None           # planned per curve; None takes those found
+    seeds: int | None  # planned per curve; None takes those found
     reference: Path
-    notes: Sequence[str]        # to print under the figure: mixtures, unreadable files
+    notes: Sequence[str]  # to print under the figure: mixtures, unreadable files
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,18 @@ def figure_command(
     origin = origin_metadata(sources)
     title = f"{paper}, {asked.name}, scale {scale}"
     files = {
-        asked.figure.with_suffix(suffix): image_bytes(drawn.figure, suffix, title=title, origin=origin) for suffix in IMAGES
+        asked.figure.with_suffix(suffix): image_bytes(drawn.figure, suffix, title=title, origin=origin)
+        for suffix in IMAGES
     }
     files |= {asked.figure.with_suffix(suffix): data for suffix, data in drawn.further.items()}
     files[asked.numbers] = table_csv(drawn.numbers)
     files[asked.sources] = sources_json(
-        sources, figure=asked.name, paper=paper, scale=scale, notes=list(notes),
-        reference={"path": str(asked.reference), "sha256": file_sha256(asked.reference)},
+        sources,
+        figure=asked.name,
+        paper=paper,
+        scale=scale,
+        notes=list(notes),
+        reference={"path": _shown(asked.reference), "sha256": file_sha256(asked.reference)},
     )
     for path, data in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,11 +94,15 @@ def figure_command(
     print(f"{asked.name}: {len(sources)} runs, scale {scale}; wrote {', '.join(str(path) for path in files)}")
 
 
-def _parse(
-    arguments: Sequence[str], figures: Mapping[str, object], paper: str, reference: Path
-) -> argparse.Namespace:
+def _shown(path: Path) -> str:
+    """A path as typed from the working folder, so that the file reads the same on every machine."""
+    return str(path.resolve().relative_to(Path.cwd())) if path.resolve().is_relative_to(Path.cwd()) else str(path)
+
+
+def _parse(arguments: Sequence[str], figures: Mapping[str, object], paper: str, reference: Path) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog=f"python -m replications.{paper}.figures", description="Draw one figure or table of the paper from run files."
+        prog=f"python -m replications.{paper}.figures",
+        description="Draw one figure or table of the paper from run files.",
     )
     parser.add_argument("name", choices=list(figures), help="which figure or table")
     runs = parser.add_mutually_exclusive_group(required=True)
@@ -105,7 +114,9 @@ def _parse(
     parser.add_argument("--numbers", type=Path, required=True, help="CSV of the plotted numbers to write")
     parser.add_argument("--sources", type=Path, required=True, help="JSON of the runs behind the figure to write")
     parser.add_argument("--reference", type=Path, default=reference, help="CSV of the published numbers")
-    parser.add_argument("--allow-mixed-code", action="store_true", help="draw curves of several codes or configs, and say so")
+    parser.add_argument(
+        "--allow-mixed-code", action="store_true", help="draw curves of several codes or configs, and say so"
+    )
     asked = parser.parse_args(arguments)
     if asked.figure.suffix not in IMAGES:
         raise UserError(f"--figure {asked.figure}: expected a name ending in .pdf or .png")

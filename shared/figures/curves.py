@@ -13,8 +13,8 @@ from shared.figures.aggregate import bin_to_grid, median, percentile_band
 from shared.figures.page import human
 from shared.figures.sources import Source
 
-FEW_SEEDS = 5       # below the published number of seeds every seed is drawn for itself
-FEW_POINTS = 12     # up to here points are marked, so that a short curve is not a stroke
+FEW_SEEDS = 5  # below the published number of seeds every seed is drawn for itself
+FEW_POINTS = 12  # up to here points are marked, so that a short curve is not a stroke
 
 
 def evaluations(source: Source) -> pd.DataFrame:
@@ -54,13 +54,13 @@ def env_steps_per_episode(source: Source) -> float:
 def learning_curve(sources: Sequence[Source], low: float = 5, high: float = 95) -> pd.DataFrame:
     """The points of one method on one task, for the pooled seeds and for each seed.
 
-    Evaluations of different seeds belong to one point when they are nearest to the same evaluation of the seed that was
-    evaluated most often; where all seeds are evaluated at equal env steps, as in tasks of fixed length, this pools equal
-    steps. A row with seed "all" pools the returns of the seeds that have got there: median and percentiles low, high.
-    A row of one seed summarises its own evaluation episodes.
+    Evaluations of different seeds belong to one point when they are nearest to the same evaluation of the seed that
+    was evaluated most often; where all seeds are evaluated at equal env steps, as in tasks of fixed length, this pools
+    equal steps. A row with seed "all" pools the returns of the seeds that have got there: median and percentiles low,
+    high. A row of one seed summarises its own evaluation episodes.
 
-    Returns columns: seed, episodes, env_steps, median, low, high, seeds (pooled), returns (pooled), dashed (some seed of
-    the curve is missing at this point, or the seed's run is unfinished).
+    Returns columns: seed, episodes, env_steps, median, low, high, seeds (pooled), returns (pooled), dashed (some seed
+    of the curve is missing at this point, or the seed's run is unfinished).
     """
     tables = [table for table in map(evaluations, sources) if len(table)]
     columns = ["seed", "episodes", "env_steps", "median", "low", "high", "seeds", "returns", "dashed"]
@@ -72,10 +72,10 @@ def learning_curve(sources: Sequence[Source], low: float = 5, high: float = 95) 
     unfinished = {source.seed for source in sources if not source.complete}
     nothing_finished = len(unfinished) == len(sources)
     rows = []
-    for point, group in points.groupby("point", sort=True):
+    for _, group in points.groupby("point", sort=True):
         present = group["seed"].nunique()
         rows.append(_row("all", group, low, high, dashed=present < len(sources) or nothing_finished))
-    for (seed, point), group in points.groupby(["seed", "point"], sort=True):
+    for (seed, _), group in points.groupby(["seed", "point"], sort=True):
         rows.append(_row(str(seed), group, low, high, dashed=seed in unfinished))
     return pd.DataFrame(rows, columns=columns)
 
@@ -104,10 +104,10 @@ def draw_curve(axes: Axes, points: pd.DataFrame, color: str) -> None:
     axes.fill_between(pooled["episodes"], pooled["low"], pooled["high"], color=color, alpha=0.18, linewidth=0)
     single = points[points["seed"] != "all"]
     seeds = single["seed"].nunique()
-    if 1 < seeds and (seeds < FEW_SEEDS or single["dashed"].any()):
+    if seeds > 1 and (seeds < FEW_SEEDS or single["dashed"].any()):
         for _, line in single.groupby("seed"):
             _stroke(axes, line, color, linewidth=0.5, alpha=0.7)
-    _stroke(axes, pooled, color, marker=marker, markersize=2.6, zorder=3)
+    _stroke(axes, pooled, color, marker=marker, markersize=2.6, zorder=3, clip_on=marker is None)
 
 
 def _stroke(axes: Axes, line: pd.DataFrame, color: str, **style) -> None:
@@ -138,26 +138,3 @@ def status_lines(name: str, sources: Sequence[Source], expected: int | None) -> 
     elif len(finished) < wanted:
         lines.append(f"partial: {len(finished)} of {wanted} seeds")
     return lines
-
-
-def spread(values: Sequence[float], gap: float) -> list[float]:
-    """Positions near the values, in the same order, at least gap apart: labels that do not overlap.
-
-    Neighbours that are too close are moved apart around their common mean (pool adjacent violators).
-    """
-    order = sorted(range(len(values)), key=lambda i: values[i])
-    blocks: list[list] = []                                   # [mean of value - rank * gap, members]
-    for rank, index in enumerate(order):
-        blocks.append([values[index] - rank * gap, [index]])
-        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
-            right, left = blocks.pop(), blocks.pop()
-            members = left[1] + right[1]
-            total = left[0] * len(left[1]) + right[0] * len(right[1])
-            blocks.append([total / len(members), members])
-    placed = [0.0] * len(values)
-    rank = 0
-    for base, members in blocks:
-        for index in members:
-            placed[index] = base + rank * gap
-            rank += 1
-    return placed

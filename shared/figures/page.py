@@ -1,13 +1,12 @@
-"""A page of a figure: axes placed in inches, notes that are never clipped, stamps that say what is no result, and saving.
+"""A page of a figure: axes placed in inches, notes that are never clipped, stamps on what is no result, and saving.
 
 Every published figure is drawn on one Page, so that scale, commit and caveats stand on all of them in the same place.
 """
 
 import contextlib
 import io
-import os
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -18,12 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 STYLE = Path(__file__).with_name("style.mplstyle")
-WIDTH = 7.2                 # inches, a printed page between its margins
-MARGIN = 0.12               # inches
-TITLE_HEIGHT = 0.42         # inches: title and one line below it
-NOTE_SIZE = 5.6             # points
-NOTE_LINE = 0.105           # inches per line of notes
-NOTE_CHARACTERS = 165       # per line, DejaVu Sans at NOTE_SIZE over the page's width
+WIDTH = 7.2  # inches, a printed page between its margins
+MARGIN = 0.12  # inches
+TITLE_HEIGHT = 0.25  # inches
+SCALE_HEIGHT = 0.15  # inches, the line below the title
+NOTE_SIZE = 5.6  # points
+NOTE_LINE = 0.105  # inches per line of notes
+NOTE_CHARACTERS = 176  # per line, DejaVu Sans at NOTE_SIZE over the page's width
 INK = "#222222"
 QUIET = "#777777"
 STAMPS = {"smoke": "smoke: not a result"}
@@ -45,16 +45,17 @@ def styled() -> Iterator[None]:
 class Page:
     """A figure of fixed width whose height is the sum of its parts.
 
-        title, scale line
-        body          axes placed by `axes`, in inches from the body's lower left corner
-        notes         wrapped lines: sources, rules, caveats
+    title, scale line
+    body          axes placed by `axes`, in inches from the body's lower left corner
+    notes         wrapped lines: sources, rules, caveats
     """
 
     def __init__(self, title: str, scale: str, body_height: float, notes: Sequence[str], width: float = WIDTH):
         characters = int(NOTE_CHARACTERS * (width - 2 * MARGIN) / (WIDTH - 2 * MARGIN))
         lines = [line for note in notes for line in textwrap.wrap(note, characters) or [""]]
         self.notes_height = len(lines) * NOTE_LINE + 2 * MARGIN
-        self.width, self.height = width, TITLE_HEIGHT + MARGIN + body_height + self.notes_height
+        head = MARGIN + TITLE_HEIGHT + (SCALE_HEIGHT if scale in SCALE_LINES else 0)
+        self.width, self.height = width, head + body_height + self.notes_height
         self.figure = Figure(figsize=(self.width, self.height))
         FigureCanvasAgg(self.figure)
         self._title(title, scale)
@@ -75,15 +76,29 @@ class Page:
         """A horizontal line. left, right in inches from the page's left edge; width in points."""
         y = (height + self.notes_height) / self.height
         self.figure.add_artist(
-            Line2D([left / self.width, right / self.width], [y, y], color=color, linewidth=width,
-                   transform=self.figure.transFigure)
+            Line2D(
+                [left / self.width, right / self.width],
+                [y, y],
+                color=color,
+                linewidth=width,
+                transform=self.figure.transFigure,
+            )
         )
 
     def stamp(self, words: str) -> None:
         """A large light watermark over everything."""
         self.figure.text(
-            0.5, 0.5, words, fontsize=40, fontweight="bold", color="#B00020", alpha=0.13,
-            ha="center", va="center", rotation=20, zorder=100,
+            0.5,
+            0.5,
+            words,
+            fontsize=40,
+            fontweight="bold",
+            color="#B00020",
+            alpha=0.13,
+            ha="center",
+            va="center",
+            rotation=20,
+            zorder=100,
         )
 
     def _title(self, title: str, scale: str) -> None:
@@ -120,20 +135,6 @@ def image_bytes(figure: Figure, suffix: str, *, title: str, origin: str) -> byte
     with styled():
         figure.savefig(target, format=suffix.removeprefix("."), metadata=metadata[suffix])
     return target.getvalue()
-
-
-def write_all(files: Mapping[Path, bytes]) -> None:
-    """Write several files, each whole or not at all; nothing appears unless everything could be written."""
-    waiting = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in files}
-    try:
-        for path, temporary in waiting.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(files[path])
-        for path, temporary in waiting.items():
-            os.replace(temporary, path)
-    finally:
-        for temporary in waiting.values():
-            temporary.unlink(missing_ok=True)
 
 
 def human(count: float) -> str:

@@ -17,7 +17,7 @@ import yaml
 from shared.errors import UserError
 from shared.results import Run, list_runs, partial_path, read_run
 
-SHORT = 7   # characters of a hash on the page
+SHORT = 7  # characters of a hash on the page
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,9 @@ class Source:
     def commits(self) -> list[str]:
         """Short commits of all sessions, marked where the working tree had changes that the commit does not show."""
         pairs = [(session["git_commit"], session["git_dirty"]) for session in self.run.provenance["sessions"]]
-        return sorted({f"{commit[:SHORT]}{'' if dirty in ('clean', 'unknown') else ' (dirty)'}" for commit, dirty in pairs})
+        return sorted(
+            {f"{commit[:SHORT]}{'' if dirty in ('clean', 'unknown') else ' (dirty)'}" for commit, dirty in pairs}
+        )
 
     @property
     def code(self) -> str:
@@ -77,7 +79,7 @@ class Source:
     @cached_property
     def values(self) -> Mapping:
         """The resolved configuration's values."""
-        return (yaml.safe_load(self.run.config) or {}).get("values", {})
+        return (yaml.safe_load(self.run.config_text) or {}).get("values", {})
 
     def describe(self) -> dict[str, object]:
         """What the sources file of a figure says about this run."""
@@ -116,7 +118,9 @@ def load_runs(paths: Iterable[Path], *, paper: str, tasks: Sequence[str], varian
             raise UserError(f"{source.path}: a run of {attrs['paper']!r}, expected {paper!r}; leave it out of --runs")
         for name, known in (("task", tasks), ("variant", variants)):
             if attrs[name] not in known:
-                raise UserError(f"{source.path}: {name} {attrs[name]!r} is not in this figure; it has {', '.join(known)}")
+                raise UserError(
+                    f"{source.path}: {name} {attrs[name]!r} is not in this figure; it has {', '.join(known)}"
+                )
     scales = sorted({source.scale for source in sources})
     if len(scales) > 1:
         raise UserError(f"runs of several scales ({', '.join(scales)}) in one figure; give the runs of one scale")
@@ -146,12 +150,9 @@ def by_curve(sources: Sequence[Source]) -> dict[tuple[str, str, str], list[Sourc
     return curves
 
 
-def check_mixture(sources: Sequence[Source], *, allow: bool) -> list[str]:
-    """Notes on curves whose seeds come from different code or configs; UserError unless that is allowed.
-
-    Seeds of one curve are averaged, so a difference in code or settings would hide in their spread.
-    """
-    notes = []
+def mixtures(sources: Sequence[Source]) -> dict[tuple[str, str, str], list[str]]:
+    """Curves whose seeds come from different code or configs -> what is mixed, in words."""
+    found: dict[tuple[str, str, str], list[str]] = {}
     for key, runs in by_curve(sources).items():
         for kind in ("code", "config"):
             groups: dict[str, list[int]] = {}
@@ -159,7 +160,16 @@ def check_mixture(sources: Sequence[Source], *, allow: bool) -> list[str]:
                 groups.setdefault(getattr(run, kind), []).append(run.seed)
             if len(groups) > 1 or any("+" in digest for digest in groups):
                 parts = "; ".join(f"{_short(digest)}: seeds {_list(seeds)}" for digest, seeds in sorted(groups.items()))
-                notes.append(f"MIXED {kind} in {'/'.join(key)} ({parts})")
+                found.setdefault(key, []).append(f"MIXED {kind} in {'/'.join(key)} ({parts})")
+    return found
+
+
+def check_mixture(sources: Sequence[Source], *, allow: bool) -> list[str]:
+    """Notes on mixed curves; UserError unless that is allowed.
+
+    Seeds of one curve are averaged, so a difference in code or settings would hide in their spread.
+    """
+    notes = [note for group in mixtures(sources).values() for note in group]
     if notes and not allow:
         raise UserError(
             f"{'; '.join(notes)}. One curve averages its seeds, which must differ in nothing else; rerun the odd ones, "
@@ -176,7 +186,9 @@ def origin_note(sources: Sequence[Source], scale: str) -> str:
     seeds = sorted({source.seed for source in sources})
     totals = sorted({source.total_env_steps for source in sources})
     parts = [
-        f"Scale {scale}", f"framework {', '.join(frameworks)}", f"seeds {_list(seeds)}",
+        f"Scale {scale}",
+        f"framework {', '.join(frameworks)}",
+        f"seeds {_list(seeds)}",
         f"planned env steps per run {', '.join(f'{total:,}' for total in totals)}",
         f"commit {', '.join(sorted({commit for source in sources for commit in source.commits}))}",
         f"code {', '.join(sorted({_short(source.code) for source in sources}))}",

@@ -12,18 +12,20 @@ import pandas as pd
 
 from shared.figures.aggregate import bootstrap_interval, interquartile_mean, mean, median
 from shared.figures.curves import evaluations
-from shared.figures.page import INK, QUIET, Page, human
+from shared.figures.page import INK, MARGIN, QUIET, Page, human
 from shared.figures.sources import Source
 
-MIN_SEEDS = 3               # below, an interval over seeds says nothing
-BOOTSTRAP_SEED = 20190604   # any fixed number; every cell starts from it, so no cell depends on another
+MIN_SEEDS = 3  # below, an interval over seeds says nothing
+BOOTSTRAP_SEED = 20190604  # any fixed number; every cell starts from it, so no cell depends on another
 LEVEL = 0.95
-ROW = 0.165                 # inches
+ROW = 0.165  # inches
+FONT = 6.8  # points; smaller where a table needs it
+LEAST_GAP = 0.13  # inches between columns
 RULE = (
-    "Verdict, first that applies: NOT RUN (no run file); partial (no finished run); not comparable (scale is not paper, fewer "
-    f"env steps than published, or mixed code); too few seeds to say (fewer than {MIN_SEEDS} finished); below or above (the whole "
-    f"{LEVEL:.0%} interval lies on that side of the published score); consistent (the published score lies inside). "
-    "The published score's own spread is not known and is not counted."
+    "Verdict, first that applies: NOT RUN (no run file); partial (no finished run); not comparable (scale is not paper, "
+    "fewer env steps than published, or mixed code); too few seeds to say (fewer than "
+    f"{MIN_SEEDS} finished); below or above (the whole {LEVEL:.0%} interval lies on that side of the published score); "
+    "consistent (the published score lies inside). The published score's own spread is not known and is not counted."
 )
 
 
@@ -43,9 +45,7 @@ class Cell:
     def seeds(self) -> list[np.ndarray]:
         """Per finished seed, the returns of its last evaluation."""
         tables = [table for table in map(evaluations, self.finished) if len(table)]
-        return [
-            table.loc[table["env_steps"] == table["env_steps"].max(), "return"].to_numpy() for table in tables
-        ]
+        return [table.loc[table["env_steps"] == table["env_steps"].max(), "return"].to_numpy() for table in tables]
 
     @property
     def env_steps(self) -> int:
@@ -63,7 +63,11 @@ class Cell:
             rng = np.random.default_rng(BOOTSTRAP_SEED)
             low, high = bootstrap_interval([seeds], mean, rng, level=LEVEL)
         return {
-            "score": mean(every), "median": median(every), "iqm": interquartile_mean(every), "low": low, "high": high
+            "score": mean(every),
+            "median": median(every),
+            "iqm": interquartile_mean(every),
+            "low": low,
+            "high": high,
         }
 
     def verdict(self, published: float, published_env_steps: int, scale: str) -> str:
@@ -108,56 +112,80 @@ def draw_table(
     top: float,
     header: Sequence[str],
     rows: Sequence[Sequence[str]],
-    edges: Sequence[float],
     *,
     left_columns: Sequence[int] = (0,),
     rules_before: Sequence[int] = (),
     strong_rows: Sequence[int] = (),
 ) -> float:
-    """Draw a table with horizontal rules only; returns the height below it.
+    """Draw a table over the page's width, with horizontal rules only; returns the height below it.
 
-    top: inches above the body's lower edge. edges: column borders, inches from the page's left edge, one more than columns.
-    left_columns: set to the left, the others to the right. rules_before: row numbers above which a thin rule goes.
+    top: inches above the body's lower edge. left_columns: set to the left, the others to the right. rules_before: rows
+    above which a thin rule goes. Columns are as wide as their widest cell; what is left over goes between them.
     """
-    height = top
-    _rule(page, height, edges, 0.9)
-    height -= ROW * 1.15
-    _cells(page, height, header, edges, left_columns, fontweight="bold", color=INK)
-    _rule(page, height - 0.045, edges, 0.5)
+    lines = [page.text(0, 0, cell, fontsize=FONT, fontweight="bold") for line in (header, *rows) for cell in line]
+    extents = [line.get_window_extent().width / page.figure.dpi for line in lines]
+    for line in lines:
+        line.remove()
+    widths = np.reshape(extents, (-1, len(header))).max(axis=0)
+    room = (page.width - 2 * MARGIN - widths.sum()) / (len(header) - 1)
+    size = (
+        FONT if room >= LEAST_GAP else FONT * (page.width - 2 * MARGIN - LEAST_GAP * (len(header) - 1)) / widths.sum()
+    )
+    widths, room = widths * size / FONT, max(room, LEAST_GAP)
+    starts = MARGIN + np.concatenate([[0], np.cumsum(widths + room)[:-1]])
+    at = [start if column in left_columns else start + widths[column] for column, start in enumerate(starts)]
+    sides = ["left" if column in left_columns else "right" for column in range(len(header))]
+    height = top - ROW
+    page.rule(MARGIN, page.width - MARGIN, top, 0.9)
+    _cells(page, height, header, at, sides, fontsize=size, fontweight="bold", color=INK)
+    page.rule(MARGIN, page.width - MARGIN, height - 0.05, 0.5)
     height -= 0.03
     for index, row in enumerate(rows):
-        if index in rules_before:
-            _rule(page, height - 0.045, edges, 0.35)
-            height -= 0.03
         height -= ROW
-        color = QUIET if "NOT RUN" in row else INK
-        weight = "bold" if index in strong_rows else "normal"
-        _cells(page, height, row, edges, left_columns, color=color, fontweight=weight)
-    _rule(page, height - 0.06, edges, 0.9)
+        if index in rules_before:
+            page.rule(MARGIN, page.width - MARGIN, height + ROW - 0.05, 0.35)
+            height -= 0.03
+        color, weight = QUIET if "NOT RUN" in row else INK, "bold" if index in strong_rows else "normal"
+        _cells(page, height, row, at, sides, fontsize=size, fontweight=weight, color=color)
+    page.rule(MARGIN, page.width - MARGIN, height - 0.06, 0.9)
     return height - 0.06
 
 
 def detail_table(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Header and rows of our scores beside the published ones, from a frame with the columns of the numbers file."""
-    header = ["task", "framework", "published", "ours", f"{LEVEL:.0%} interval", "difference", "seeds", "episodes",
-              "env steps", "verdict"]
+    header = [
+        "task",
+        "framework",
+        "published",
+        "ours",
+        f"{LEVEL:.0%} interval",
+        "difference",
+        "seeds",
+        "episodes",
+        "env steps",
+        "verdict",
+    ]
     rows = []
     for entry in frame.to_dict("records"):
         interval = "–" if math.isnan(entry["low"]) else f"{number(entry['low'])} to {number(entry['high'])}"
-        rows.append([
-            entry["task"], entry["framework"], number(entry["published"]), number(entry["score"]), interval,
-            number(entry["difference"], sign=True), f"{entry['seeds']} of {entry['expected_seeds']}",
-            str(entry["test_episodes"]), human(entry["env_steps"]), entry["verdict"],
-        ])
+        rows.append(
+            [
+                entry["task"],
+                entry["framework"],
+                number(entry["published"]),
+                number(entry["score"]),
+                interval,
+                number(entry["difference"], sign=True),
+                f"{entry['seeds']:.0f} of {entry['expected_seeds']:.0f}" if entry["expected_seeds"] else "–",
+                number(entry["test_episodes"] or math.nan),
+                human(entry["env_steps"]) if entry["env_steps"] else "–",
+                entry["verdict"],
+            ]
+        )
     return header, rows
 
 
-def _cells(page: Page, height: float, cells: Sequence[str], edges: Sequence[float], left: Sequence[int], **style) -> None:
-    for column, cell in enumerate(cells):
-        side = "left" if column in left else "right"
-        x = edges[column] + 0.02 if column in left else edges[column + 1] - 0.02
-        page.text(x, height, cell, ha=side, va="baseline", fontsize=6.8, **style)
-
-
-def _rule(page: Page, height: float, edges: Sequence[float], width: float) -> None:
-    page.rule(edges[0], edges[-1], height, width)
+def _cells(page: Page, height: float, cells: Sequence[str], at: Sequence[float], sides: Sequence[str], **style) -> None:
+    """One line of a table: cells at inches `at`, aligned to their sides."""
+    for cell, x, side in zip(cells, at, sides, strict=True):
+        page.text(x, height, cell, ha=side, va="baseline", **style)

@@ -17,12 +17,16 @@ from shared.figures.page import INK, QUIET, STAMPS, Page
 
 CONTEXT_COLOR = "#0072B2"
 OPEN_LOOP_COLOR = "#D55E00"
-ERROR_COLORS = "magma_r"        # light where the prediction is right
-ERROR_FULL = 0.5                # mean absolute error over channels that gets the darkest colour; images in [0, 1]
-PANEL = 192                     # pixels, one square of the GIF
-GIF_MARGIN = 14                 # pixels
+ERROR_COLORS = "gist_heat_r"  # white where the prediction is right
+ERROR_FULL = 0.5  # mean absolute error over channels that gets the darkest colour; images in [0, 1]
+GAP, SPLIT = 0.02, 0.10  # inches between images; and between context and open loop
+LARGEST = 0.62  # inches, edge of an image when there are few
+STRIP_HEAD, STRIP_FOOT = 0.32, 0.17
+PANEL = 192  # pixels, one square of the GIF
+GIF_MARGIN = 14  # pixels
 FRAME_MILLISECONDS = 120
 LAST_MILLISECONDS = 1500
+ERROR_COLUMNS = ["sequence", "frame", "context", "error", "copy_error"]
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 
@@ -32,7 +36,11 @@ def shown_frames(length: int, context: int) -> list[int]:
     length: frames of a sequence; context: frames that the model saw. With 50 and 5: 1 to 5, 6, 10, 15, ..., 50.
     """
     first = context + 1
-    return [*range(1, first), *([first] if length > context else []), *(f for f in range(5, length + 1, 5) if f > first)]
+    return [
+        *range(1, first),
+        *([first] if length > context else []),
+        *(f for f in range(5, length + 1, 5) if f > first),
+    ]
 
 
 def absolute_error(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
@@ -52,8 +60,8 @@ def frame_errors(truth: np.ndarray, prediction: np.ndarray, context: int) -> pd.
     Returns columns: sequence, frame (from 1), context (seen by the model), error, copy_error: mean absolute error over
     pixels and channels, images in [0, 1]. copy_error is NaN within the context.
     """
-    error = absolute_error(truth, prediction).mean(axis=(-2, -1))                           # (N, T)
-    copy = absolute_error(truth, truth[:, context - 1 : context]).mean(axis=(-2, -1))       # (N, T)
+    error = absolute_error(truth, prediction).mean(axis=(-2, -1))  # (N, T)
+    copy = absolute_error(truth, truth[:, context - 1 : context]).mean(axis=(-2, -1))  # (N, T)
     copy[:, :context] = np.nan
     sequences, length = error.shape
     frame = np.tile(np.arange(1, length + 1), sequences)
@@ -64,8 +72,15 @@ def frame_errors(truth: np.ndarray, prediction: np.ndarray, context: int) -> pd.
             "context": frame <= context,
             "error": error.ravel(),
             "copy_error": copy.ravel(),
-        }
+        },
+        columns=ERROR_COLUMNS,
     )
+
+
+def strip_sizes(length: int, context: int, width: float) -> tuple[float, float]:
+    """Inches: edge of one image of the strip, and height of the whole strip."""
+    size = min((width - SPLIT) / len(shown_frames(length, context)), LARGEST)
+    return size, STRIP_HEAD + 3 * size + STRIP_FOOT
 
 
 def draw_strip(
@@ -76,11 +91,10 @@ def draw_strip(
     Everything in inches: top from the body's lower edge, left from the page's left edge.
     """
     frames = shown_frames(len(truth), context)
-    gap, split = 0.02, 0.10
-    size = min((width - split) / len(frames), 0.62)
+    size, whole = strip_sizes(len(truth), context, width)
     error = absolute_error(truth, prediction)
     rows = {"truth": truth, "prediction": prediction, "error": error_image(error)}
-    x = [left + column * size + (split if frame > context else 0) for column, frame in enumerate(frames)]
+    x = [left + column * size + (SPLIT if frame > context else 0) for column, frame in enumerate(frames)]
     seen = sum(frame <= context for frame in frames)
     for start, stop, words, color in (
         (0, seen, "context: seen by the model", CONTEXT_COLOR),
@@ -88,28 +102,26 @@ def draw_strip(
     ):
         if stop > start:
             page.text(x[start], top - 0.10, words, fontsize=6.5, color=color, fontweight="bold", ha="left")
-            page.rule(x[start], x[stop - 1] + size - gap, top - 0.15, 1.4, color)
+            page.rule(x[start], x[stop - 1] + size - GAP, top - 0.15, 1.4, color)
     for column, frame in enumerate(frames):
-        page.text(x[column] + (size - gap) / 2, top - 0.27, str(frame), fontsize=6.5, color=INK, ha="center")
-    height = top - 0.32
+        page.text(x[column] + (size - GAP) / 2, top - 0.27, str(frame), fontsize=6.5, color=INK, ha="center")
+    height = top - STRIP_HEAD
     for name, images in rows.items():
         height -= size
         page.text(left - 0.08, height + size / 2, name, fontsize=7, color=INK, ha="right", va="center")
         for column, frame in enumerate(frames):
-            axes = page.axes(x[column], height + gap, size - gap, size - gap)
+            axes = page.axes(x[column], height + GAP, size - GAP, size - GAP)
             axes.imshow(images[frame - 1], interpolation="nearest")
             axes.set_axis_off()
     height -= 0.10
     page.text(left - 0.08, height, "mean error", fontsize=6, color=QUIET, ha="right")
     for column, frame in enumerate(frames):
         value = f"{error[frame - 1].mean():.3f}"
-        page.text(x[column] + (size - gap) / 2, height, value, fontsize=5.6, color=QUIET, ha="center")
-    return height - 0.06
+        page.text(x[column] + (size - GAP) / 2, height, value, fontsize=5.6, color=QUIET, ha="center")
+    return top - whole
 
 
-def animation(
-    truth: np.ndarray, prediction: np.ndarray, context: int, *, title: str, scale: str, footer: str
-) -> bytes:
+def animation(truth: np.ndarray, prediction: np.ndarray, context: int, *, title: str, scale: str, footer: str) -> bytes:
     """A GIF: truth, prediction and error side by side; the border changes colour where the context ends.
 
     truth, prediction: (T, H, W, 3) uint8. One GIF frame per video frame; the last one stays longer.

@@ -1,12 +1,6 @@
 """Terms of the evidence lower bound: log-likelihoods (PlaNet Eq. 3) and latent overshooting (PlaNet Eq. 7).
 
-Latent overshooting compares the posterior at t+d with the prior rolled out d+1 steps from the posterior at t-1.
-Index d = 0 is the ordinary one-step prior, so the plain bound is the slice d = 0. For T = 4 and distance 2:
-
-    start t      0      1      2      3          state the rollout starts from: posterior at t-1, zeros for t = 0
-    d = 0      s_0    s_1    s_2    s_3          posterior each prediction is compared with (`overshooting_windows`)
-    d = 1      s_1    s_2    s_3     -           -  = beyond the end: masked (`overshooting_mask`)
-    d = 2      s_2    s_3     -      -           prediction (t, d) applies the actions into t, ..., t+d
+The agent sums over dimensions and averages over batch and time. Read divergences.py first, planning.py next.
 """
 
 import math
@@ -40,6 +34,16 @@ def gaussian_log_prob(x, mean, std):
         return error * error * (-0.5 / std**2) - (math.log(std) + HALF_LOG_TWO_PI)
     error = error / std
     return -0.5 * (error * error) - xp.log(std) - HALF_LOG_TWO_PI
+
+
+# Latent overshooting, for T = 4 and distance 2. Start t rolls the prior out from the posterior at t-1 (zeros for
+# t = 0); its prediction d applies the actions into t, ..., t+d and is compared with the posterior at t+d (- = masked).
+# Row d = 0 is the ordinary one-step prior: the plain bound.
+#
+#     start t      0      1      2      3
+#     d = 0      s_0    s_1    s_2    s_3
+#     d = 1      s_1    s_2    s_3     -
+#     d = 2      s_2    s_3     -      -
 
 
 def overshooting_starts(state):

@@ -11,8 +11,7 @@ def gaussian_kl(mean_p, std_p, mean_q, std_q):
     import torch
     from torch.distributions import Normal, kl_divergence
 
-    arguments = torch.broadcast_tensors(*(torch.as_tensor(x, dtype=torch.float64) for x in (mean_p, std_p, mean_q, std_q)))
-    mean_p, std_p, mean_q, std_q = arguments
+    mean_p, std_p, mean_q, std_q = (torch.tensor(x, dtype=torch.float64) for x in (mean_p, std_p, mean_q, std_q))
     return kl_divergence(Normal(mean_p, std_p), Normal(mean_q, std_q)).numpy()
 
 

@@ -114,8 +114,8 @@ def render(table: pd.DataFrame, scale: Mapping[str, Any]) -> str:
     lines = [f"scale {scale['name']}: {scale['purpose']}"]
     for row in table.to_dict("records"):
         lines.append(
-            f"  {row['paper']} {row['framework']}: {row['runs']} runs, {row['env_steps']:,} env steps (evaluation included), "
-            f"{row['updates']:,} updates, {row['planned_actions']:,} planned actions"
+            f"  {row['paper']} {row['framework']}: {row['runs']} runs, {row['env_steps']:,} env steps "
+            f"(evaluation included), {row['updates']:,} updates, {row['planned_actions']:,} planned actions"
         )
         if row["hours"] == NOT_MEASURED:
             lines.append(f"    hours: {NOT_MEASURED} at this scale (no row in {shown(SPEEDS)})")

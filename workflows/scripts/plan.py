@@ -60,13 +60,14 @@ class Run(NamedTuple):
 
 def read_scale(path: str | Path) -> dict[str, Any]:
     """A scale.yaml, checked."""
-    content = read_yaml(Path(path))
-    build(Scale, content, where=shown(Path(path)))
-    folder = Path(path).resolve().parent.name
+    path = Path(path)
+    content = read_yaml(path)
+    build(Scale, content, where=shown(path))
+    folder = path.resolve().parent.name
     if content["name"] != folder:
         raise UserError(
-            f"{shown(Path(path))}: name is {content['name']!r}, its folder {folder!r}; they must agree, because the name "
-            "is the first folder of every result"
+            f"{shown(path)}: name is {content['name']!r}, its folder {folder!r}; they must agree, because the name is "
+            "the first folder of every result"
         )
     return content
 
@@ -74,7 +75,8 @@ def read_scale(path: str | Path) -> dict[str, Any]:
 def read_experiments(paper: str, *, root: Path = ROOT) -> dict[str, Experiment]:
     """The experiments of a paper, checked."""
     path = paper_folder(paper, root=root) / "experiments.yaml"
-    return {name: build(Experiment, content, where=f"{shown(path)}, {name}") for name, content in read_yaml(path).items()}
+    contents = read_yaml(path)
+    return {name: build(Experiment, content, where=f"{shown(path)}, {name}") for name, content in contents.items()}
 
 
 def planned_runs(paper: str, figure: str, scale: Mapping[str, Any], *, root: Path = ROOT) -> list[Run]:

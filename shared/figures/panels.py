@@ -1,0 +1,250 @@
+"""A panel of learning curves: an episode axis, reference lines with their values, a head that states the runs.
+
+curves.py computes and draws one curve; a paper's figures.py arranges panels on a Page.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
+
+from shared.figures.aggregate import median
+from shared.figures.curves import draw_curve, env_steps_per_episode, learning_curve, random_returns, status_lines
+from shared.figures.page import INK, QUIET, Page, human
+from shared.figures.sources import Source
+
+RANDOM_COLOR = "#999999"
+RANDOM_STYLE = ":"
+LABEL_GAP = 62  # return units between two values at the right edge; what their font needs in a panel
+HEAD_LINE = 7.2  # points
+COLUMNS = [
+    "kind",
+    "task",
+    "method",
+    "framework",
+    "seed",
+    "episodes",
+    "env_steps",
+    "median",
+    "low",
+    "high",
+    "seeds",
+    "returns",
+    "dashed",
+    "origin",
+]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method that has, or could have, runs: its published name, a short one, and a colour per framework."""
+
+    name: str
+    short: str
+    colors: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Level:
+    """A published score, drawn as a horizontal line."""
+
+    method: str
+    score: float
+    color: str
+    style: object
+    origin: str
+
+
+@dataclass(frozen=True)
+class EpisodeAxis:
+    """The x axis of all panels, in collected training episodes."""
+
+    first: float
+    last: float
+    ticks: Sequence[float]
+    labels: Sequence[str]
+    label: str
+
+
+def episode_axis(sources: Sequence[Source], scale: str, published_ticks: Sequence[int], env_steps: int) -> EpisodeAxis:
+    """As published at scale paper; elsewhere from the prefill to the planned end of the runs, with env steps below.
+
+    env_steps: of a published episode, used where no run says.
+    """
+    known = [steps for steps in map(env_steps_per_episode, sources) if not math.isnan(steps)]
+    each = max(known, default=env_steps)
+    label = f"collected training episodes (one episode = {each:.0f} env steps)"
+    if scale == "paper" or not known:
+        labels = [str(tick) for tick in published_ticks]
+        return EpisodeAxis(published_ticks[0], published_ticks[-1], published_ticks, labels, label)
+    first = min(source.values["schedule"]["prefill_env_steps"] for source in sources) / each
+    last = max(source.total_env_steps for source in sources) / each
+    room = 0.12 * (last - first)
+    ticks = [first, *(tick for tick in _round_ticks(last) if first + room < tick < last - room), last]
+    labels = [f"{tick:.3g}\n{human(tick * each)}" for tick in ticks]
+    return EpisodeAxis(first, last, ticks, labels, f"{label}; second line: env steps")
+
+
+def draw_panel(
+    axes: Axes,
+    axis: EpisodeAxis,
+    task: str,
+    runs: Mapping[tuple[str, str], Sequence[Source]],
+    methods: Mapping[str, Method],
+    levels: Sequence[Level],
+) -> pd.DataFrame:
+    """Curves, published levels and the random return of one task; returns the plotted numbers, columns COLUMNS.
+
+    runs: (framework, variant) -> the seeds of that curve; empty for a task that was not run.
+    """
+    axes.set(xlim=(axis.first, axis.last), ylim=(0, 1000), yticks=range(0, 1001, 250))
+    axes.set_xticks(axis.ticks, axis.labels)
+    rows, marks = [], []
+    for level in levels:
+        _level(axes, marks, level.score, level.color, level.style, 0.9)
+        rows.append({"kind": "published", "method": level.method, "median": level.score, "origin": level.origin})
+    random = np.concatenate([random_returns(source) for sources in runs.values() for source in sources] or [[]])
+    if len(random):
+        _level(axes, marks, median(random), RANDOM_COLOR, RANDOM_STYLE, 1.1)
+        rows.append(
+            {
+                "kind": "random",
+                "method": "random actions",
+                "median": median(random),
+                "returns": len(random),
+                "origin": "prefill of the run files",
+            }
+        )
+    tables = [pd.DataFrame(rows)]
+    for (framework, variant), sources in runs.items():
+        points = learning_curve(sources)
+        draw_curve(axes, points, methods[variant].colors[framework])
+        kind = np.where(points["seed"] == "all", "curve", "seed")
+        tables.append(points.assign(kind=kind, method=methods[variant].name, framework=framework, origin="run files"))
+    if not runs:
+        _not_run(axes, [level.score for level in levels])
+    _write_marks(axes, marks)
+    return (
+        pd.concat([table for table in tables if len(table)], ignore_index=True)
+        .assign(task=task)
+        .reindex(columns=COLUMNS)
+    )
+
+
+def panel_status(
+    runs: Mapping[tuple[str, str], Sequence[Source]], methods: Mapping[str, Method], seeds: int | None
+) -> list[tuple[str, object]]:
+    """(words, colour) of the lines below a panel's title: seeds, progress, and what was not run."""
+    lines = []
+    for (framework, variant), sources in runs.items():
+        method = methods[variant]
+        words = status_lines(f"{method.short} ({framework})", sources, seeds)
+        lines += [(line, _darker(method.colors[framework])) for line in words]
+    missing = [method.short for variant, method in methods.items() if variant not in {key[1] for key in runs}]
+    return lines + ([(f"{', '.join(missing)}: NOT RUN", QUIET)] if missing else [])
+
+
+def panel_head(axes: Axes, title: str, lines: Sequence[tuple[str, object]]) -> None:
+    """Title and status lines above the axes."""
+    for rank, (words, color) in enumerate(reversed(lines)):
+        _above(axes, words, 4 + HEAD_LINE * rank, fontsize=5.8, color=color)
+    _above(axes, title, 5 + HEAD_LINE * len(lines), fontsize=8, fontweight="bold", color=INK)
+
+
+def method_handles(methods: Mapping[str, Method], drawn: set[tuple[str, str]]) -> list[tuple[str, Line2D]]:
+    """Legend entries (words, handle) of the methods; drawn: (framework, variant) with runs."""
+    handles = []
+    for variant, method in methods.items():
+        frameworks = sorted(framework for framework, of_variant in drawn if of_variant == variant)
+        for framework in frameworks:
+            handles.append((f"{method.name}, ours, {framework}", Line2D([], [], color=method.colors[framework])))
+        if not frameworks:
+            handles.append((f"{method.name}: NOT RUN", Line2D([], [], color="#D0D0D0")))
+    return handles
+
+
+def legend(page: Page, left: float, height: float, handles: Sequence[tuple[str, Line2D]]) -> None:
+    """One column of legend entries in the lowest part of the page's body; left and height in inches."""
+    axes = page.axes(left, 0, 1, height)
+    axes.set_axis_off()
+    axes.legend([handle for _, handle in handles], [words for words, _ in handles], loc="upper left", borderaxespad=0.2)
+
+
+def spread(values: Sequence[float], gap: float) -> list[float]:
+    """Positions near the values, in the same order, at least gap apart: labels that do not overlap.
+
+    Neighbours that are too close move apart around their common mean (pool adjacent violators).
+    """
+    order = sorted(range(len(values)), key=lambda index: values[index])
+    blocks: list[tuple[float, list[int]]] = []  # (mean of value - rank * gap, members)
+    for rank, index in enumerate(order):
+        block = (values[index] - rank * gap, [index])
+        while blocks and blocks[-1][0] > block[0]:
+            base, members = blocks.pop()
+            total = base * len(members) + block[0] * len(block[1])
+            block = (total / (len(members) + len(block[1])), members + block[1])
+        blocks.append(block)
+    bases = [base for base, members in blocks for _ in members]
+    placed = {index: base + rank * gap for rank, (base, index) in enumerate(zip(bases, order, strict=True))}
+    return [placed[index] for index in range(len(values))]
+
+
+def _level(axes: Axes, marks: list[tuple[float, str]], value: float, color: str, style: object, width: float) -> None:
+    axes.axhline(value, color=color, linestyle=style, linewidth=width, zorder=1.5)
+    marks.append((value, color))
+
+
+def _write_marks(axes: Axes, marks: Sequence[tuple[float, str]]) -> None:
+    """The values of the horizontal lines at the right edge."""
+    for (value, color), y in zip(marks, spread([value for value, _ in marks], LABEL_GAP), strict=True):
+        axes.annotate(
+            f"{value:.0f}",
+            (1, y),
+            xycoords=("axes fraction", "data"),
+            xytext=(3, 0),
+            color=color,
+            textcoords="offset points",
+            fontsize=5.8,
+            va="center",
+            annotation_clip=False,
+        )
+
+
+def _not_run(axes: Axes, occupied: Sequence[float]) -> None:
+    """NOT RUN, in the middle of the widest free stretch between the horizontal lines."""
+    borders = np.sort([0, *occupied, 1000])
+    widest = int(np.argmax(np.diff(borders)))
+    x, y = np.mean(axes.get_xlim()), borders[widest : widest + 2].mean()
+    axes.text(
+        x,
+        y,
+        "NOT RUN",
+        ha="center",
+        va="center",
+        fontsize=13,
+        fontweight="bold",
+        color="#B5B5B5",
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 2},
+    )
+
+
+def _darker(color: str) -> tuple[float, float, float]:
+    """The colour of a line made readable as small text."""
+    red, green, blue = to_rgb(color)
+    return 0.7 * red, 0.7 * green, 0.7 * blue
+
+
+def _above(axes: Axes, words: str, points: float, **style) -> None:
+    axes.annotate(words, (0, 1), xycoords="axes fraction", xytext=(0, points), textcoords="offset points", **style)
+
+
+def _round_ticks(last: float) -> list[float]:
+    """Multiples up to last of 1, 2, 2.5 or 5 times a power of ten, at most five."""
+    power = 10 ** math.floor(math.log10(max(last, 1)))
+    step = next(part * power for part in (0.1, 0.2, 0.25, 0.5, 1, 2, 2.5, 5) if last / (part * power) <= 5)
+    return [step * count for count in range(1, int(last / step) + 1)]

@@ -1,0 +1,301 @@
+"""shared/config.py: layers, strict models, and a person's words for every mistake."""
+
+import math
+import textwrap
+from typing import Literal
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import model_validator
+
+from shared.config import (
+    Strict,
+    build,
+    for_task,
+    papers,
+    read_resolved,
+    read_yaml,
+    resolve,
+    to_text,
+    write_resolved,
+)
+from shared.errors import UserError
+
+PAPER = """
+model:
+  deter_size: 200        # paper: Appendix A
+  min_std: 0.1           # code: configs.py
+  latent: rssm           # paper: Section 3
+  shadow: null           # ours: none
+  relu: true             # paper: Appendix A
+optimiser:
+  learning_rate: 1.0e-3  # paper: Appendix A
+environment:
+  action_repeat:
+    cartpole_swingup: 8  # paper: Appendix A
+    walker_walk: 2       # paper: Appendix A
+"""
+EXPERIMENTS = """
+figure_4:
+  variants:
+    rssm: {}
+    small: {model: {deter_size: 8}}
+figure_5:
+  variants:
+    small: {model: {deter_size: 8}}
+"""
+
+
+@pytest.fixture
+def root(tmp_path):
+    folder = tmp_path / "replications" / "planet"
+    folder.mkdir(parents=True)
+    (folder / "paper.yaml").write_text(PAPER)
+    (folder / "experiments.yaml").write_text(EXPERIMENTS)
+    return tmp_path
+
+
+def scale(**overrides):
+    return {"name": "smoke", "overrides": {"planet": overrides} if overrides else {}}
+
+
+def refused(call, *parts):
+    """The message of the UserError that call raises; every part must be in it."""
+    with pytest.raises(UserError) as caught:
+        call()
+    message = str(caught.value)
+    for part in parts:
+        assert part in message, f"{part!r} is not in: {message}"
+    return message
+
+
+# ------------------------------------------------------------------------------------------------ layers
+
+
+def test_the_paper_alone_is_untouched(root):
+    got = resolve("planet", "rssm", scale(), root=root)
+    assert (got["paper"], got["variant"], got["scale"], got["overrides"]) == ("planet", "rssm", "smoke", [])
+    assert got["values"] == yaml.safe_load(PAPER)
+
+
+def test_variant_then_scale_and_each_override_is_recorded_with_its_layer(root):
+    got = resolve("planet", "small", scale(optimiser={"learning_rate": 0.5}), root=root)
+    assert got["values"]["model"]["deter_size"] == 8
+    assert got["values"]["optimiser"]["learning_rate"] == 0.5
+    assert got["overrides"] == [
+        {"key": "model.deter_size", "value": 8, "layer": "variant"},
+        {"key": "optimiser.learning_rate", "value": 0.5, "layer": "scale"},
+    ]
+
+
+def test_the_scale_wins_over_the_variant_and_is_recorded_once(root):
+    got = resolve("planet", "small", scale(model={"deter_size": 4}), root=root)
+    assert got["values"]["model"]["deter_size"] == 4
+    assert got["overrides"] == [{"key": "model.deter_size", "value": 4, "layer": "scale"}]
+
+
+def test_an_override_equal_to_the_paper_is_no_override(root):
+    assert resolve("planet", "small", scale(model={"deter_size": 200}), root=root)["overrides"] == []
+
+
+def test_null_may_be_filled_and_a_whole_number_fits_a_decimal(root):
+    got = resolve("planet", "rssm", scale(model={"shadow": 512, "min_std": 1}), root=root)
+    assert got["values"]["model"]["shadow"] == 512
+    assert got["values"]["model"]["min_std"] == 1
+
+
+def test_the_order_of_lines_and_comments_mean_nothing(root):
+    before = resolve("planet", "rssm", scale(), root=root)
+    path = root / "replications" / "planet" / "paper.yaml"
+    turned = yaml.safe_load(PAPER)
+    turned = {group: dict(reversed(turned[group].items())) for group in reversed(turned)}
+    path.write_text("# a comment\n" + yaml.safe_dump(turned, sort_keys=False))
+    after = resolve("planet", "rssm", scale(), root=root)
+    assert to_text(after) == to_text(before)
+
+
+def test_for_task_keeps_only_what_concerns_the_task(root):
+    resolved = resolve("planet", "rssm", scale(environment={"action_repeat": {"walker_walk": 4}}), root=root)
+    mine = for_task(resolved, "cartpole_swingup")
+    assert mine["values"]["environment"]["action_repeat"] == {"cartpole_swingup": 8}
+    assert mine["overrides"] == []
+    theirs = for_task(resolved, "walker_walk")
+    assert theirs["values"]["environment"]["action_repeat"] == {"walker_walk": 4}
+    assert [o["key"] for o in theirs["overrides"]] == ["environment.action_repeat.walker_walk"]
+    assert mine["values"]["model"] == resolved["values"]["model"]
+
+
+def test_unknown_paper(root):
+    refused(lambda: resolve("planett", "rssm", scale(), root=root), "'planett'", "did you mean 'planet'?")
+
+
+def test_unknown_variant(root):
+    refused(lambda: resolve("planet", "smal", scale(), root=root), "'smal'", "did you mean 'small'?", "rssm, small")
+
+
+def test_one_variant_name_means_one_thing(root):
+    path = root / "replications" / "planet" / "experiments.yaml"
+    path.write_text(EXPERIMENTS.replace("deter_size: 8", "deter_size: 9", 1))
+    refused(lambda: resolve("planet", "rssm", scale(), root=root), "'small'", "figure_4", "figure_5", "another name")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        ({"model": {"deter_sise": 8}}, ["model.deter_sise", "did you mean 'model.deter_size'?", "scale smoke"]),
+        ({"planner": {"learning_rate": 1.0}}, ["planner.learning_rate", "did you mean 'optimiser.learning_rate'?"]),
+        ({"model": {"deter_size": "5e6"}}, ["model.deter_size = '5e6' is text", "a whole number", "write 5_000_000"]),
+        ({"optimiser": {"learning_rate": "1e-3"}}, ["'1e-3' is text", "a decimal number", "write 1.0e-3"]),
+        ({"model": {"deter_size": 8.5}}, ["8.5 is a decimal number", "a whole number (200)"]),
+        ({"model": {"latent": False}}, ["False is true or false", "the paper has text", "put the word in quotes"]),
+        ({"model": {"relu": 1}}, ["1 is a whole number", "true or false"]),
+        ({"model": 3}, ["model is a group", "model.deter_size"]),
+        ({"model": {"deter_size": {"x": 1}}}, ["model.deter_size is one value (200)", "write model.deter_size: VALUE"]),
+    ],
+)
+def test_override_that_does_not_fit(root, overrides, parts):
+    refused(lambda: resolve("planet", "rssm", scale(**overrides), root=root), *parts)
+
+
+def test_overrides_that_are_no_group(root):
+    refused(lambda: resolve("planet", "rssm", {"name": "x", "overrides": {"planet": [1]}}, root=root), "expected keys")
+
+
+def test_papers_lists_what_stands():
+    assert "planet" in papers()
+
+
+# ------------------------------------------------------------------------------------------------ typed models
+
+
+class Inner(Strict):
+    deter_size: int
+    latent: Literal["rssm", "ssm"]
+    min_std: float
+    shadow: int | None
+    relu: bool
+    repeat: dict[str, int]
+    widths: tuple[int, ...]
+
+
+class Outer(Strict):
+    model: Inner
+
+    @model_validator(mode="after")
+    def small_enough(self):
+        if self.model.deter_size > 1000:
+            raise ValueError(f"model.deter_size ({self.model.deter_size}) exceeds 1000; lower it")
+        return self
+
+
+GOOD = {
+    "deter_size": 8,
+    "latent": "rssm",
+    "min_std": 1,
+    "shadow": None,
+    "relu": True,
+    "repeat": {"cartpole": 8},
+    "widths": [1, 2],
+}
+
+
+def built(**changes):
+    values = {key: value for key, value in {**GOOD, **changes}.items() if value != "MISSING"}
+    return build(Outer, {"model": values}, where="paper.yaml")
+
+
+def test_build_keeps_values_and_is_frozen():
+    model = built().model
+    assert (model.deter_size, model.min_std, model.widths, model.shadow) == (8, 1.0, (1, 2), None)
+    with pytest.raises(ValueError, match="frozen"):
+        model.deter_size = 9
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"deter_size": "5e6"}, ["model.deter_size = '5e6'", "expected integer", "got text", "write 5_000_000"]),
+        ({"min_std": "1e-3"}, ["model.min_std = '1e-3'", "YAML 1.1 reads 1e-3 as text: write 1.0e-3"]),
+        ({"min_std": "wide"}, ["model.min_std = 'wide'", "expected number"]),
+        ({"min_std": math.nan}, ["model.min_std", "finite number"]),
+        ({"deter_size": 2.5}, ["model.deter_size = 2.5", "a decimal number"]),
+        ({"deter_size": True}, ["model.deter_size = True", "got true or false"]),
+        ({"latent": "rsm"}, ["model.latent = 'rsm'", "'rssm' or 'ssm'"]),
+        ({"latent": False}, ["model.latent = False", "in quotes"]),
+        ({"shadow": "big"}, ["model.shadow = 'big'", "expected integer"]),
+        ({"relu": "maybe"}, ["model.relu = 'maybe'", "boolean"]),
+        ({"repeat": {"cartpole": "x"}}, ["model.repeat.cartpole = 'x'"]),
+        ({"widths": [1, "x"]}, ["model.widths.1 = 'x'"]),
+        ({"widths": 3}, ["model.widths = 3", "a whole number"]),
+        ({"deter_sise": 3}, ["unknown key 'model.deter_sise'", "did you mean 'deter_size'?", "known here: deter_size"]),
+        ({"deter_size": "MISSING"}, ["key 'model.deter_size' is missing", "add it"]),
+        ({"deter_size": 5000}, ["model.deter_size (5000) exceeds 1000; lower it"]),
+    ],
+)
+def test_build_names_key_value_expected_and_way_out(changes, parts):
+    message = refused(lambda: built(**changes), *parts)
+    assert message.startswith("paper.yaml: ")
+
+
+def test_build_tells_every_problem_at_once():
+    refused(lambda: built(deter_size="x", latent="y"), "model.deter_size", "model.latent")
+
+
+@given(st.floats(min_value=1e-300, max_value=1e300))
+def test_the_way_out_of_the_float_trap_is_the_same_number(number):
+    text = f"{number:.0e}"  # as in 1e-03: no point
+    with pytest.raises(UserError) as caught:
+        built(min_std=text)
+    assert yaml.safe_load(str(caught.value).rpartition("write ")[2]) == float(text)
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+def test_resolved_survives_a_round_trip(root, tmp_path):
+    resolved = resolve("planet", "small", scale(optimiser={"learning_rate": 1e-7}), root=root)
+    path = tmp_path / "deep" / "config.yaml"
+    write_resolved(path, resolved)
+    assert read_resolved(path) == resolved
+    assert [p.name for p in path.parent.iterdir()] == ["config.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("a: 1\na: 2\n", ["line 2", "'a' is written twice"]),
+        ("a: {b: 1, b: 2}\n", ["'b' is written twice"]),
+        ("on: 1\n", ["'on' is read as true or false", "quotes"]),
+        ("a: [1\n", ["line"]),
+        ("- 1\n", ["expected keys with values, got a list"]),
+        ("", ["expected keys with values, got null"]),
+        ("a: !!python/object/apply:os.system ['true']\n", ["could not determine a constructor"]),
+    ],
+)
+def test_yaml_that_is_no_config(tmp_path, text, parts):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    refused(lambda: read_yaml(path), str(path), *parts)
+
+
+def test_missing_and_binary_files(tmp_path):
+    refused(lambda: read_yaml(tmp_path / "no.yaml"), "no file", "no.yaml")
+    (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
+    refused(lambda: read_yaml(tmp_path / "x.yaml"), "not UTF-8")
+
+
+def test_a_file_that_is_no_resolved_config(tmp_path):
+    path = tmp_path / "paper.yaml"
+    path.write_text(textwrap.dedent(PAPER))
+    refused(lambda: read_resolved(path), "not a resolved config", "environment, model, optimiser", "paper, scale")
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    class Odd:
+        pass
+
+    with pytest.raises(yaml.YAMLError):
+        write_resolved(tmp_path / "config.yaml", {"values": Odd()})
+    assert list(tmp_path.iterdir()) == []

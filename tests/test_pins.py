@@ -1,0 +1,202 @@
+"""Every number of a paper has one place and a source there; deviations are declared; scale paper changes nothing."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from shared.config import ROOT, build, leaves, papers, read_variants, read_yaml, resolve
+from shared.errors import UserError
+from workflows.scripts.plan import all_runs, planned_runs, read_experiments, read_scale
+
+LEAF = re.compile(r"^(?P<indent> *)(?P<key>[a-z0-9_]+): +\S.*? +# (?P<kind>paper|code|ours): (?P<text>\S.*)$")
+GROUP = re.compile(r"^(?P<indent> *)(?P<key>[a-z0-9_]+): *(#.*)?$")
+SCALES = sorted((ROOT / "workflows" / "profiles").glob("*/scale.yaml"))
+INDENT = 2
+
+
+def sources(text: str) -> dict[str, tuple[str, str]]:
+    """dotted key -> (paper|code|ours, where) of a paper.yaml; a line of any other form is an AssertionError."""
+    found, groups = {}, []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        match = LEAF.match(line) or GROUP.match(line)
+        assert match, f"line {number} has no source (name: value  # paper|code|ours: where): {line}"
+        depth = len(match["indent"]) // INDENT
+        groups[depth:] = [match["key"]]
+        if match.re is LEAF:
+            found[".".join(groups)] = (match["kind"], match["text"])
+    return found
+
+
+def paper_text(paper: str) -> str:
+    return (ROOT / "replications" / paper / "paper.yaml").read_text(encoding="utf-8")
+
+
+def config_class(paper: str):
+    return importlib.import_module(f"replications.{paper}.config").Config
+
+
+@pytest.fixture(params=papers())
+def paper(request):
+    return request.param
+
+
+def test_every_value_has_a_source(paper):
+    values = dict(leaves(read_yaml(ROOT / "replications" / paper / "paper.yaml"), where=paper))
+    assert sources(paper_text(paper)).keys() == values.keys()
+
+
+def test_a_value_without_a_source_is_found():
+    with pytest.raises(AssertionError, match="line 2 has no source"):
+        sources("model:\n  deter_size: 200\n")
+    with pytest.raises(AssertionError, match="line 1 has no source"):
+        sources("deter_size: 200  # guess: why not\n")
+
+
+def test_a_source_names_the_version_it_speaks_of(paper):
+    head = paper_text(paper).partition("\n\n")[0]
+    assert re.search(r"arXiv \d{4}\.\d{5} v\d", head), "the head of paper.yaml names the paper's version"
+    assert re.search(r"@ ?[0-9a-f]{7}", head), "the head of paper.yaml names the code's commit"
+
+
+def test_every_deviation_has_a_row_in_the_readme(paper):
+    """`ours` in paper.yaml <-> a row `| `dotted.key` | ... |` under the heading Deviations."""
+    readme = (ROOT / "replications" / paper / "README.md").read_text(encoding="utf-8")
+    section = re.split(r"^#+ .*Deviations.*$", readme, flags=re.MULTILINE | re.IGNORECASE)
+    assert len(section) > 1, "README.md has no heading Deviations"
+    rows = "\n".join(line for line in section[1].splitlines() if line.startswith("|"))
+    ours = [key for key, (kind, _) in sources(paper_text(paper)).items() if kind == "ours"]
+    assert [key for key in ours if f"`{key}`" not in rows] == []
+
+
+def test_values_fit_the_types(paper):
+    where = f"replications/{paper}/paper.yaml"
+    build(config_class(paper), read_yaml(ROOT / where), where=where)
+
+
+@pytest.mark.parametrize("path", SCALES, ids=lambda path: path.parent.name)
+def test_every_variant_fits_the_types_at_every_scale(paper, path):
+    for variant in read_variants(paper):
+        resolved = resolve(paper, variant, read_scale(path))
+        build(config_class(paper), resolved["values"], where=f"{path.parent.name}, {variant}")
+
+
+@pytest.mark.parametrize("path", SCALES, ids=lambda path: path.parent.name)
+def test_every_planned_task_has_an_action_repeat(path):
+    scale = read_scale(path)
+    for run in all_runs(scale):
+        assert run.task in resolve(run.paper, run.variant, scale)["values"]["environment"]["action_repeat"]
+
+
+def test_scale_paper_overrides_nothing(paper):
+    scale = read_scale(ROOT / "workflows" / "profiles" / "paper" / "scale.yaml")
+    assert (scale["overrides"], scale["tasks"], scale["max_seeds"]) == ({}, None, None)
+    for variant in read_variants(paper):
+        assert [o for o in resolve(paper, variant, scale)["overrides"] if o["layer"] != "variant"] == []
+
+
+def test_scale_paper_never_uses_the_small_shadow_map(paper):
+    scale = read_scale(ROOT / "workflows" / "profiles" / "paper" / "scale.yaml")
+    for variant in read_variants(paper):
+        assert resolve(paper, variant, scale)["values"]["environment"]["shadow_size"] is None
+
+
+def test_scale_paper_is_the_published_experiment():
+    scale = read_scale(ROOT / "workflows" / "profiles" / "paper" / "scale.yaml")
+    runs = planned_runs("planet", "figure_4", scale)
+    assert len(runs) == 6 * 5
+    assert runs[0].file == "results/paper/planet/torch/rssm/cartpole_swingup/seed_0.h5"
+    assert {run.seed for run in runs} == {0, 1, 2, 3, 4}
+    assert {run.task for run in runs} == {
+        "cartpole_swingup", "reacher_easy", "cheetah_run", "finger_spin", "cup_catch", "walker_walk",
+    }  # fmt: skip
+    assert set(all_runs(scale)) == set(runs), "table 1 and figure 10 need no run of their own"
+
+
+def test_planet_pins_by_hand():
+    """A second reading of the paper and the authors' code, typed anew: a slip in paper.yaml shows here."""
+    values = dict(leaves(read_yaml(ROOT / "replications" / "planet" / "paper.yaml"), where="planet"))
+    expected = {
+        "environment.size": 64,
+        "environment.camera": 0,
+        "environment.time_limit_env_steps": 1000,
+        "environment.action_repeat.cartpole_swingup": 8,
+        "environment.action_repeat.reacher_easy": 4,
+        "environment.action_repeat.cheetah_run": 4,
+        "environment.action_repeat.finger_spin": 2,
+        "environment.action_repeat.cup_catch": 4,
+        "environment.action_repeat.walker_walk": 2,
+        "model.stoch_size": 30,
+        "model.deter_size": 200,
+        "model.hidden_size": 200,
+        "model.min_std": 0.1,
+        "model.encoder_depth": 32,
+        "model.image_bits": 5,
+        "model.reward_layers": 3,
+        "model.reward_units": 300,
+        "loss.free_nats": 3.0,
+        "loss.reward_scale": 10.0,
+        "loss.overshooting_scale": 0.0,
+        "optimiser.learning_rate": 1e-3,
+        "optimiser.epsilon": 1e-4,
+        "optimiser.clip_norm": 1000.0,
+        "planner.horizon": 12,
+        "planner.iterations": 10,
+        "planner.candidates": 1000,
+        "planner.elites": 100,
+        "exploration.action_noise": 0.3,
+        "batch.size": 50,
+        "batch.length": 50,
+        "replay.older": 500,
+        "replay.recent": 500,
+        "replay.chunks_per_refresh": 1000,
+        "schedule.total_env_steps": 1_000_000,
+        "schedule.prefill_env_steps": 5000,
+        "schedule.updates_per_learn": 100,
+        "evaluation.episodes": 10,
+    }
+    assert {key: values[key] for key in expected} == expected
+
+
+# ------------------------------------------------------------------------------------------------ experiments, scales
+
+
+def test_experiments_are_whole(paper):
+    experiments = read_experiments(paper)
+    assert experiments
+    read_variants(paper)  # one name, one meaning
+
+
+def test_a_scale_says_its_folder(tmp_path):
+    path = tmp_path / "smoke" / "scale.yaml"
+    path.parent.mkdir()
+    path.write_text((ROOT / "workflows" / "profiles" / "paper" / "scale.yaml").read_text())
+    with pytest.raises(UserError, match="name is 'paper', its folder 'smoke'"):
+        read_scale(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("max_seeds: null", "max_seeds: 0"), "max_seeds = 0"),
+        (("frameworks: [torch]", "frameworks: [tensorflow]"), "'torch' or 'jax'"),
+        (("purpose:", "purpoes:"), "did you mean 'purpose'?"),
+        (("overrides: {}", ""), "'overrides' is missing"),
+    ],
+)
+def test_a_scale_that_is_wrong_is_told(tmp_path, change, words):
+    path = tmp_path / "paper" / "scale.yaml"
+    path.parent.mkdir()
+    path.write_text((ROOT / "workflows" / "profiles" / "paper" / "scale.yaml").read_text().replace(*change))
+    with pytest.raises(UserError) as caught:
+        read_scale(path)
+    assert words in str(caught.value)
+
+
+def test_an_unknown_figure_is_told():
+    scale = read_scale(Path(ROOT / "workflows" / "profiles" / "paper" / "scale.yaml"))
+    with pytest.raises(UserError, match="did you mean 'figure_4'"):
+        planned_runs("planet", "figure4", scale)
