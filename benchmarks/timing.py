@@ -181,7 +181,7 @@ def report(name: str, results: Mapping[str, object], out: Path | None, *, device
     }
     disturbed = _disturbed(full)
     if disturbed:
-        print(f"no undisturbed group, other processes were busy all the time: {', '.join(disturbed)}", file=sys.stderr)
+        print(f"no undisturbed group, other processes were busy all the time: {'; '.join(disturbed)}", file=sys.stderr)
     text = json.dumps(_rounded(full), indent=1)
     print(text)
     if out is not None:

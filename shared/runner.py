@@ -27,7 +27,7 @@ from shared.training.loop import CheckpointDue, EpisodeEnded, EvaluationDue, Eve
 from shared.training.progress import Display
 from shared.training.schedule import Schedule
 
-PHASES = ("act", "learn", "env", "eval")
+PHASES = ("act", "learn", "env", "eval", "replay")
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,16 @@ def clear_way(out: Path, identity: Mapping[str, Any], config_text: str) -> bool:
     """
     if out.exists():
         found = read_run(out)
-        same = found.config == config_text and all(found.attrs[name] == value for name, value in identity.items())
+        same = found.config_text == config_text and all(found.attrs[name] == value for name, value in identity.items())
         if not same:
-            raise UserError(f"{out} holds another run (task, seed or config differ); move it away or choose another --out")
+            raise UserError(
+                f"{out} holds another run (task, seed or config differ); move it away or choose another --out"
+            )
         return False
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {out.parent}: {error}; choose another --out") from error
     note = checkpoint_folder(out) / "identity.json"
     text = json.dumps({**identity, "config": config_text}, sort_keys=True, indent=1)
     if note.exists() and note.read_text() != text:
@@ -87,8 +92,8 @@ class Runner:
         self.clock = Stopwatch()
         self.clock.watch(parts.agent, act="act", learn="learn")
         self.clock.watch(parts.envs, step="env")
-        self.clock.watch(parts.replay, sample="learn")
-        self.kept_replay: Mapping[str, Any] | None = None   # replay state of the newest checkpoint
+        self.clock.watch(parts.replay, sample="replay")
+        self.kept_replay: Mapping[str, Any] | None = None  # replay state of the newest checkpoint
 
     def execute(self) -> None:
         """Train to the end, continuing from the newest usable checkpoint; write the result under its final name."""
@@ -97,8 +102,14 @@ class Runner:
             start = self.restore()
             batch_size, batch_length = parts.batch
             for event in interact(
-                parts.agent, parts.prefill, parts.envs, parts.replay, parts.plan,
-                batch_size=batch_size, batch_length=batch_length, start=start,
+                parts.agent,
+                parts.prefill,
+                parts.envs,
+                parts.replay,
+                parts.plan,
+                batch_size=batch_size,
+                batch_length=batch_length,
+                start=start,
             ):
                 self.handle(event)
             self.finish()
@@ -113,8 +124,13 @@ class Runner:
         match event:
             case EpisodeEnded():
                 add(
-                    "train/episode", env_steps=at.env_steps, agent_steps=at.agent_steps, updates=at.updates,
-                    episode=at.episodes, length=event.length, **{"return": event.episode_return},
+                    "train/episode",
+                    env_steps=at.env_steps,
+                    agent_steps=at.agent_steps,
+                    updates=at.updates,
+                    episode=at.episodes,
+                    length=event.length,
+                    **{"return": event.episode_return},
                 )
                 self.display.update(at.env_steps, at.updates, returned=event.episode_return)
             case UpdateDone():
@@ -131,7 +147,11 @@ class Runner:
             scores = evaluate(self.parts.agent, self.parts.evaluation_envs, self.parts.evaluation_episodes)
         for index, (score, length) in enumerate(scores):
             self.parts.writer.add(
-                "eval/episode", env_steps=at.env_steps, updates=at.updates, episode=index, length=length,
+                "eval/episode",
+                env_steps=at.env_steps,
+                updates=at.updates,
+                episode=index,
+                length=length,
                 **{"return": score},
             )
         self.display.update(at.env_steps, at.updates, evaluated=float(np.mean([score for score, _ in scores])))
@@ -139,20 +159,20 @@ class Runner:
     def save(self, progress: Progress) -> None:
         """Write a checkpoint, then let go of the replay files that only older ones needed."""
         parts, at = self.parts, progress.counters
-        parts.writer.add(
-            "time/segment", env_steps=at.env_steps, updates=at.updates, wall_seconds=parts.writer.wall_seconds,
-            **self.clock.lap(),
-        )
+        parts.writer.add("time/segment", env_steps=at.env_steps, updates=at.updates, **self.clock.lap())
         replay_state = parts.replay.save()
-        self.checkpoints.save(at.env_steps, {
-            "progress": progress.tree(),
-            "agent": parts.agent.save(),
-            "prefill": parts.prefill.save(),
-            "envs": parts.envs.save(),
-            "evaluation_envs": parts.evaluation_envs.save(),
-            "replay": replay_state,
-            "writer": parts.writer.save(),
-        })
+        self.checkpoints.save(
+            at.env_steps,
+            {
+                "progress": progress.tree(),
+                "agent": parts.agent.save(),
+                "prefill": parts.prefill.save(),
+                "envs": parts.envs.save(),
+                "evaluation_envs": parts.evaluation_envs.save(),
+                "replay": replay_state,
+                "writer": parts.writer.save(),
+            },
+        )
         if self.kept_replay is not None:
             parts.replay.forget(self.kept_replay)
         self.kept_replay = replay_state
@@ -165,7 +185,7 @@ class Runner:
             try:
                 parts.replay.load(tree["replay"])
             except UserError as error:
-                self.display.say(f"warning: checkpoint at {step:,} env steps cannot be used: {error}; trying an older one")
+                self.display.say(f"warning: checkpoint at {step:,} env steps: {error}; trying an older one")
                 continue
             parts.agent.load(tree["agent"])
             parts.prefill.load(tree["prefill"])
@@ -190,7 +210,7 @@ class Runner:
 def record_video(agent: Any, envs: VectorEnv, context: int, length: int) -> dict[str, Any]:
     """Play the first `length` rows of one episode per environment and let the agent predict all but `context` of them.
 
-    Returns: {"truth", "prediction": (N, T, H, W, C) uint8, "context": frames the model saw, "source": what was played}.
+    Returns: truth and prediction (N, T, H, W, C) uint8, context (frames the model saw), source (what was played).
     """
     rows, carry, columns = envs.reset(), agent.initial_carry(envs.count), []
     for _ in range(length):
@@ -206,11 +226,12 @@ def record_video(agent: Any, envs: VectorEnv, context: int, length: int) -> dict
 
 
 class Stopwatch:
-    """Seconds spent per phase since the last lap. On an accelerator work is asynchronous: it counts where it is awaited."""
+    """Seconds spent per phase since the last lap. Work on an accelerator counts where it is awaited."""
 
     def __init__(self):
         self.seconds = dict.fromkeys(PHASES, 0.0)
         self.paused = False
+        self.lap_started = time.perf_counter()
 
     def watch(self, thing: Any, **phases: str) -> None:
         """Time the named methods of one object: watch(agent, act="act") wraps agent.act."""
@@ -244,7 +265,9 @@ class Stopwatch:
             self.paused = False
 
     def lap(self) -> dict[str, float]:
-        """{"<phase>_seconds": ...} since the last lap."""
+        """{"<phase>_seconds": ..., "wall_seconds": ...} since the last lap."""
+        now = time.perf_counter()
         lap = {f"{phase}_seconds": seconds for phase, seconds in self.seconds.items()}
-        self.seconds = dict.fromkeys(PHASES, 0.0)
+        lap["wall_seconds"] = now - self.lap_started
+        self.seconds, self.lap_started = dict.fromkeys(PHASES, 0.0), now
         return lap

@@ -1,3 +1,5 @@
+"""Trees come back to the bit, files are whole or absent, and a bad checkpoint falls back to the one before it."""
+
 import errno
 import json
 import math

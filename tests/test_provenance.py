@@ -1,3 +1,5 @@
+"""The code digest sees code and nothing else; provenance is collected whatever is missing, without secrets."""
+
 import hashlib
 import json
 import subprocess
@@ -73,6 +75,11 @@ def test_any_change_of_code_counts(tmp_path, old, new):
     assert old in SOURCE
     reference = code_digest([write(tmp_path / "a")])
     assert code_digest([write(tmp_path / "b", SOURCE.replace(old, new))]) != reference
+
+
+def test_a_first_statement_that_is_no_text_is_code(tmp_path):
+    first, second = (write(tmp_path / name, f"def act():\n    {name}()\n") for name in ("go", "stop"))
+    assert code_digest([first]) != code_digest([second])
 
 
 def test_files_count_by_name_and_only_python(tmp_path):

@@ -1,3 +1,5 @@
+"""A run file reads back as written, also after a kill and a resume; what cannot be read is told with a way out."""
+
 import errno
 import hashlib
 import json

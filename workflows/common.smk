@@ -47,4 +47,4 @@ def at_scale(pattern):
 
 def drawing_code(paper):
     """Digest of the code that draws: figures are redrawn when it changes (training is not repeated for code)."""
-    return code_digest(["shared/figures", "shared/results.py", f"replications/{paper}/figures.py"])
+    return code_digest(["shared/figures", "shared/results.py", f"replications/{paper}/figures.py"])[:12]

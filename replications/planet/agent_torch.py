@@ -28,7 +28,7 @@ from shared.formulas.planning import refit
 from shared.formulas.sequences import previous_actions
 from shared.training.agent import Acted, Arrays, Carry, Learned
 
-UNIT_STD = 1.0      # image and reward likelihoods are Gaussians with standard deviation 1
+UNIT_STD = 1.0  # image and reward likelihoods are Gaussians with standard deviation 1
 
 
 class PlanetAgent:
@@ -39,12 +39,16 @@ class PlanetAgent:
         self.config, self.act_spec = config, act_spec
         self.device = torch.device(device)
         init_seed, noise_seed = (int(s.generate_state(1, np.uint64)[0] >> 1) for s in seed.spawn(2))
-        init = torch.Generator().manual_seed(init_seed)         # on the CPU: the same weights on every device
+        init = torch.Generator().manual_seed(init_seed)  # on the CPU: the same weights on every device
         self.model = WorldModel(config.model, act_spec.size, init).to(self.device)
         self.generator = torch.Generator(self.device).manual_seed(noise_seed)
         settings = config.optimiser
         self.optimiser = torch.optim.Adam(
-            self.model.parameters(), settings.learning_rate, (settings.beta1, settings.beta2), settings.epsilon, fused=True
+            self.model.parameters(),
+            settings.learning_rate,
+            (settings.beta1, settings.beta2),
+            settings.epsilon,
+            fused=True,
         )
         self.updates = 0
 
@@ -82,9 +86,7 @@ class PlanetAgent:
         """Standard normal, for every iteration: action_noise (I, N, J, H, A) and latent_noise (I, N * J, H, S)."""
         plan = self.config.planner
         return {
-            "action_noise": self.normal(
-                plan.iterations, num_envs, plan.candidates, plan.horizon, self.act_spec.size
-            ),
+            "action_noise": self.normal(plan.iterations, num_envs, plan.candidates, plan.horizon, self.act_spec.size),
             "latent_noise": self.normal(
                 plan.iterations, num_envs * plan.candidates, plan.horizon, self.config.model.stoch_size
             ),
@@ -93,8 +95,8 @@ class PlanetAgent:
     def plan(self, state: State, action_noise: Tensor, latent_noise: Tensor) -> tuple[Tensor, Tensor]:
         """Algorithm 2: the cross-entropy method over action sequences.
 
-        One rollout per candidate and iteration, all candidates of all environments in one batch. Statistics are those of the
-        clipped actions; the belief starts at N(0, 1) at every decision.
+        One rollout per candidate and iteration, all candidates of all environments in one batch. Statistics are those
+        of the clipped actions; the belief starts at N(0, 1) at every decision.
         Args: the state to plan from, each part (N, .); noise as from planner_noise.
         Returns: mean and std (N, H, A) after the last iteration. The plan is the mean.
         """
@@ -177,7 +179,7 @@ class PlanetAgent:
 
     def parameters(self) -> Arrays:
         """Name -> float32 array in torch's layouts: what the safetensors file of a run holds."""
-        return {name: value.detach().cpu().contiguous().numpy() for name, value in self.model.state_dict().items()}
+        return {name: to_numpy(value) for name, value in self.model.state_dict().items()}
 
     def load_parameters(self, parameters: Arrays) -> None:
         """Take over trained weights; optimiser and noise stay as they are."""
@@ -185,14 +187,14 @@ class PlanetAgent:
 
     def save(self) -> Mapping[str, Any]:
         moments = {
-            name: {key: value.cpu().numpy() for key, value in self.optimiser.state[parameter].items()}
+            name: {key: to_numpy(value) for key, value in self.optimiser.state[parameter].items()}
             for name, parameter in self.model.named_parameters()
             if parameter in self.optimiser.state
         }
         return {
             "parameters": self.parameters(),
             "optimiser": moments,
-            "generator": self.generator.get_state().cpu().numpy(),
+            "generator": to_numpy(self.generator.get_state()),
             "updates": self.updates,
         }
 
@@ -224,7 +226,9 @@ class PlanetAgent:
         return quantise(image.float(), bits, noise)
 
 
-def objective(model, loss, *, image, action, reward, noise, overshooting_noise=None) -> tuple[Tensor, dict[str, Tensor]]:
+def objective(
+    model, loss, *, image, action, reward, noise, overshooting_noise=None
+) -> tuple[Tensor, dict[str, Tensor]]:
     """What PlaNet minimises: Equation 3 with free nats, and the reward weighted by 10.
 
     Args:
@@ -237,11 +241,11 @@ def objective(model, loss, *, image, action, reward, noise, overshooting_noise=N
     """
     post, prior = model.latent.observe(model.encoder(image), action, noise, initial_state(model.latent, len(action)))
     features = model.latent.features(post)
-    kl = gaussian_kl(post["mean"], post["std"], prior["mean"], prior["std"]).sum(-1)            # (B, T)
+    kl = gaussian_kl(post["mean"], post["std"], prior["mean"], prior["std"]).sum(-1)  # (B, T)
     losses = {
         "image": -gaussian_log_prob(image, model.decoder(features), UNIT_STD).sum((-3, -2, -1)),
         "reward": -gaussian_log_prob(reward, model.reward(features), UNIT_STD),
-        "divergence": floor_nats(kl, loss.free_nats) - loss.free_nats,                          # clipped per entry
+        "divergence": floor_nats(kl, loss.free_nats) - loss.free_nats,  # clipped per entry
     }
     scales = {"image": loss.image_scale, "reward": loss.reward_scale, "divergence": loss.divergence_scale}
     if overshooting_noise is not None:
@@ -262,9 +266,9 @@ def overshooting(latent, post: State, action: Tensor, noise: Tensor, free_nats: 
     size, length, steps = noise.shape[:3]
     distance = steps - 1
     start = {name: overshooting_starts(value).flatten(0, 1) for name, value in post.items()}
-    actions = overshooting_windows(action, distance).flatten(0, 1)                              # (B * T, D + 1, A)
+    actions = overshooting_windows(action, distance).flatten(0, 1)  # (B * T, D + 1, A)
     rolled = imagine(latent, start, actions, noise.flatten(0, 1))
-    mean, std = (rolled[name].unflatten(0, (size, length)) for name in ("mean", "std"))         # (B, T, D + 1, S)
+    mean, std = (rolled[name].unflatten(0, (size, length)) for name in ("mean", "std"))  # (B, T, D + 1, S)
     mask = overshooting_mask(length, distance, torch.full((size,), length, device=action.device))
     kl = overshooting_kl(post["mean"].detach(), post["std"].detach(), mean, std, mask, free_nats)
     return kl[:, :, 1:-1]
@@ -275,13 +279,18 @@ def set_exact_arithmetic() -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")     # cuBLAS asks for it to be deterministic
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it to be deterministic
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False     # debugging aid of that mode; costs a pass per tensor
+    torch.utils.deterministic.fill_uninitialized_memory = False  # debugging aid of that mode; costs a pass per tensor
+
+
+def to_numpy(value: Tensor) -> np.ndarray:
+    """A copy in C order, whatever the tensor's memory format and device."""
+    return np.array(value.detach().cpu().numpy(), order="C")
 
 
 def pick_device(name: str) -> str:
-    """"auto" becomes "cuda" where there is one, else "cpu".
+    """ "auto" becomes "cuda" where there is one, else "cpu".
 
     Raises:
       UserError: "cuda" was asked for and torch sees none.

@@ -15,7 +15,7 @@ NonNegative = Field(ge=0)
 
 
 class Environment(Strict):
-    size: int = Field(ge=64, le=64)     # pixels; the convolutions are made for 64 x 64
+    size: int = Field(ge=64, le=64)  # pixels; the convolutions are made for 64 x 64
     camera: int
     time_limit_env_steps: PositiveInt
     shadow_size: int | None = Field(gt=0)  # texels of the shadow map; None leaves dm_control's own
@@ -24,15 +24,15 @@ class Environment(Strict):
 
 class Model(Strict):
     latent: Literal["rssm", "ssm", "drnn"]
-    stoch_size: PositiveInt             # S, Gaussian latents
-    deter_size: PositiveInt             # D, units of the GRU
-    hidden_size: PositiveInt            # units of every dense hidden layer of the latent model
-    hidden_layers: PositiveInt          # dense layers per function of the latent model
+    stoch_size: PositiveInt  # S, Gaussian latents
+    deter_size: PositiveInt  # D, units of the GRU
+    hidden_size: PositiveInt  # units of every dense hidden layer of the latent model
+    hidden_layers: PositiveInt  # dense layers per function of the latent model
     activation: Literal["relu", "elu"]  # of the latent model and the heads; convolutions always use ReLU
-    min_std: float = NonNegative        # added to the softplus
-    mean_only: bool                     # sample := mean
-    future_rnn: bool                    # the prior reads the GRU's output (True) or its input (False)
-    encoder_depth: PositiveInt          # channels of the first convolution; then 2, 4, 8 times as many
+    min_std: float = NonNegative  # added to the softplus
+    mean_only: bool  # sample := mean
+    future_rnn: bool  # the prior reads the GRU's output (True) or its input (False)
+    encoder_depth: PositiveInt  # channels of the first convolution; then 2, 4, 8 times as many
     image_bits: int = Field(ge=1, le=8)
     reward_layers: PositiveInt
     reward_units: PositiveInt
@@ -42,7 +42,7 @@ class Loss(Strict):
     image_scale: float = NonNegative
     reward_scale: float = NonNegative
     divergence_scale: float = NonNegative
-    free_nats: float = NonNegative      # nats per time step, the KL summed over latent dimensions
+    free_nats: float = NonNegative  # nats per time step, the KL summed over latent dimensions
     overshooting_scale: float = NonNegative
     overshooting_distance: int = NonNegative  # agent steps, D
 
@@ -52,14 +52,14 @@ class Optimiser(Strict):
     beta1: float = Field(ge=0, lt=1)
     beta2: float = Field(ge=0, lt=1)
     epsilon: float = Positive
-    clip_norm: float = Positive         # of the whole gradient
+    clip_norm: float = Positive  # of the whole gradient
 
 
 class Planner(Strict):
-    horizon: PositiveInt                # H, agent steps (not simulator steps)
-    iterations: int = NonNegative       # I
-    candidates: PositiveInt             # J, action sequences per iteration
-    elites: PositiveInt                 # K, sequences refitted
+    horizon: PositiveInt  # H, agent steps (not simulator steps)
+    iterations: int = NonNegative  # I
+    candidates: PositiveInt  # J, action sequences per iteration
+    elites: PositiveInt  # K, sequences refitted
     std: Literal["paper", "code"]
 
     @model_validator(mode="after")
@@ -73,17 +73,17 @@ class Planner(Strict):
 
 
 class Exploration(Strict):
-    action_noise: float = NonNegative   # standard deviation, in units of the action box [-1, 1]
+    action_noise: float = NonNegative  # standard deviation, in units of the action box [-1, 1]
 
 
 class Batch(Strict):
-    size: PositiveInt                   # B, chunks
-    length: PositiveInt                 # T, rows
+    size: PositiveInt  # B, chunks
+    length: PositiveInt  # T, rows
 
 
 class ReplayConfig(Strict):
-    older: PositiveInt                  # episodes in the pool between two refreshes
-    recent: PositiveInt                 # new episodes in the pool
+    older: PositiveInt  # episodes in the pool between two refreshes
+    recent: PositiveInt  # new episodes in the pool
     chunks_per_refresh: PositiveInt
     capacity_rows: int | None = Field(gt=0)  # None keeps everything
     memory_rows: PositiveInt
@@ -95,8 +95,8 @@ class Evaluation(Strict):
 
 class Video(Strict):
     sequences: PositiveInt
-    context: PositiveInt                # frames that the model sees
-    length: PositiveInt                 # frames in all
+    context: PositiveInt  # frames that the model sees
+    length: PositiveInt  # frames in all
 
     @model_validator(mode="after")
     def context_inside(self):

@@ -118,9 +118,9 @@ def _figure_4_handles(
 
 def _figure_4_notes(request: Request, reference: pd.DataFrame) -> list[str]:
     return [
-        "Line: median; band: percentiles 5 to 95 over seeds × test episodes of one evaluation. Thin lines: median of one "
-        "seed. Dashed: an unfinished run, or a point that not all seeds have reached. Horizontal lines: final scores "
-        "(means) of D4PG, A3C (from states, not pixels) and PlaNet itself, from "
+        "Line: median; band: percentiles 5 to 95 over seeds × test episodes of one evaluation. Thin lines: median of "
+        "one seed. Dashed: an unfinished run, or a point that not all seeds have reached. Horizontal lines: final "
+        "scores (means) of D4PG, A3C (from states, not pixels) and PlaNet itself, from "
         f"{_origins(reference)}. Random: median return of the runs' own random prefill.",
         *_length_note(request.sources),
         *request.notes,
@@ -156,20 +156,21 @@ def table_1(request: Request) -> Drawn:
     header, rows, first_ours = _wide(frame)
     detail_header, details = detail_table(frame[frame["kind"] == "ours"].replace({"task": TASKS}))
     notes = [
-        f"Published: {_origins(reference)} (PlaNet: mean over 5 seeds × 10 test episodes). Ours: mean over seeds × test "
-        "episodes of the last evaluation of finished runs; interval of that mean: bootstrap of seeds, then of episodes "
-        "within a seed. Random: mean return of the runs' own random prefill.",
+        f"Published: {_origins(reference)} (PlaNet: mean over 5 seeds × 10 test episodes). Ours: mean over seeds × "
+        "test episodes of the last evaluation of finished runs; interval of that mean: bootstrap of seeds, then of "
+        "episodes within a seed. Random: mean return of the runs' own random prefill.",
         RULE,
         *_length_note(request.sources),
         *request.notes,
         origin_note(request.sources, request.scale),
     ]
-    body = ROW * (len(rows) + len(details) + 2) + 0.5
+    body = ROW * (len(rows) + len(details) + 2) + 0.03 * (len(details) // len(TASKS)) + 0.47
     with styled():
         page = Page("PlaNet, Table 1: final test return", request.scale, body, notes)
         ours = [index for index, row in enumerate(rows) if ", ours" in row[0]]
         below = draw_table(page, body, header, rows, left_columns=(0, 1), rules_before=(first_ours,), strong_rows=ours)
-        draw_table(page, below - 0.22, detail_header, details, left_columns=(0, 1, 9))
+        groups = range(len(TASKS), len(details), len(TASKS))
+        draw_table(page, below - 0.22, detail_header, details, left_columns=(0, 1, 9), rules_before=groups)
     return Drawn(page.figure, frame, {".md": _markdown(header, rows, frame, notes).encode()})
 
 
@@ -246,7 +247,10 @@ def _wide(frame: pd.DataFrame) -> tuple[list[str], list[list[str]], int]:
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]], frame: pd.DataFrame, notes: Sequence[str]) -> str:
     """The numbers of table_1 as Markdown: the published layout, ours in detail, the rule and the notes."""
-    tables = [markdown(header, rows), markdown(*detail_table(frame[frame["kind"] == "ours"]))]
+    tables = [
+        markdown(header, rows, left_columns=(0, 1)),
+        markdown(*detail_table(frame[frame["kind"] == "ours"]), left_columns=(0, 1, 9)),
+    ]
     return "\n".join(["# PlaNet, Table 1: final test return\n", *tables, *(f"{note}\n" for note in notes)])
 
 
@@ -303,11 +307,11 @@ def _video_note(source: Source, frame: pd.DataFrame) -> str:
     """How to read the strip; the mean error beside the yardstick that repeats the last context frame."""
     imagined, sequences = frame[~frame["context"]], frame["sequence"].nunique()
     return (
-        "Above the columns: frame, counted from 1. Error: mean absolute difference over colour channels, images in [0, 1]; "
-        "the darkest colour stands for 0.5 and more. Within the context the prediction is the reconstruction. "
+        "Above the columns: frame, counted from 1. Error: mean absolute difference over colour channels, images in "
+        "[0, 1]; the darkest colour stands for 0.5 and more. Within the context the prediction is the reconstruction. "
         f"Shown: sequence 1 of {sequences}, seed {source.seed} ({source.run.video['source']}). Mean error of the "
-        f"{len(imagined) // sequences} imagined frames over all sequences: {imagined['error'].mean():.4f}; of repeating "
-        f"the last context frame instead: {imagined['copy_error'].mean():.4f}."
+        f"{len(imagined) // sequences} imagined frames over all sequences: {imagined['error'].mean():.4f}; of "
+        f"repeating the last context frame instead: {imagined['copy_error'].mean():.4f}."
     )
 
 
@@ -327,7 +331,7 @@ def _gif(source: Source | None, request: Request) -> bytes:
     )
 
 
-# ------------------------------------------------------------------------------------------------ published numbers, CLI
+# ------------------------------------------------------------------------------------------------ command line
 
 
 def read_reference(path: Path) -> pd.DataFrame:

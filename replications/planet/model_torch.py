@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from shared.formulas.sampling import reparameterise
 
-State = dict[str, Tensor]           # mean, std, sample (..., S) and the model's deterministic parts
+State = dict[str, Tensor]  # mean, std, sample (..., S) and the model's deterministic parts
 ACTIVATIONS = {"relu": F.relu, "elu": F.elu}
 
 
@@ -52,7 +52,7 @@ class MLP(nn.Module):
     def split(self, embed: Tensor) -> Tensor:
         """The first layer's part for the last inputs alone, with the bias: computed once for all time steps."""
         first = self.layers[0]
-        return F.linear(embed, first.weight[:, first.in_features - embed.shape[-1]:], first.bias)
+        return F.linear(embed, first.weight[:, first.in_features - embed.shape[-1] :], first.bias)
 
     def resume(self, x: Tensor, embed_part: Tensor) -> Tensor:
         """forward(cat([x, embed])) from x and split(embed)."""
@@ -78,7 +78,7 @@ class GaussianHead(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mean, raw = self.linear(x).chunk(2, dim=-1)
-        return mean, F.softplus(raw.contiguous()) + self.min_std       # ten times slower on the strided half
+        return mean, F.softplus(raw.contiguous()) + self.min_std  # ten times slower on the strided half
 
 
 class GRU(nn.Module):
@@ -164,7 +164,9 @@ class RSSM(nn.Module):
             x, belief = self._advance(state, action[:, t])
             mean, std = self.posterior_head(self.posterior_hidden.resume(belief, embed_part[:, t]))
             state = {"sample": self._sample(mean, std, noise[:, t]), "belief": belief}
-            for rows, value in zip((xs, beliefs, means, stds, samples), (x, belief, mean, std, state["sample"]), strict=True):
+            for rows, value in zip(
+                (xs, beliefs, means, stds, samples), (x, belief, mean, std, state["sample"]), strict=True
+            ):
                 rows.append(value)
         x, belief, mean, std, sample = (torch.stack(rows, 1) for rows in (xs, beliefs, means, stds, samples))
         post = {"mean": mean, "std": std, "sample": sample, "belief": belief}
@@ -309,13 +311,11 @@ class Encoder(nn.Module):
     def __init__(self, depth: int):
         super().__init__()
         channels = [3, depth, 2 * depth, 4 * depth, 8 * depth]
-        self.convs = nn.ModuleList(
-            [nn.Conv2d(i, o, 4, 2) for i, o in zip(channels[:-1], channels[1:], strict=True)]
-        )
+        self.convs = nn.ModuleList([nn.Conv2d(i, o, 4, 2) for i, o in zip(channels[:-1], channels[1:], strict=True)])
         self.embed_size = 4 * 8 * depth
 
     def forward(self, image: Tensor) -> Tensor:
-        x = image.flatten(0, -4).permute(0, 3, 1, 2)    # a view: rows of pixels ARE torch's channels_last
+        x = image.flatten(0, -4).permute(0, 3, 1, 2)  # a view: rows of pixels ARE torch's channels_last
         for conv in self.convs:
             x = F.relu(conv(x))
         return x.permute(0, 2, 3, 1).reshape(*image.shape[:-3], self.embed_size)
@@ -324,8 +324,8 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Dense layer, then four transposed convolutions, stride 2: 1 -> 5 -> 13 -> 30 -> 64. (..., F) -> (..., 64, 64, 3).
 
-    Kernels 5, 5, 6, 6; channels 32 * depth, then depth * (4, 2, 1) with ReLU, then 3 linear. The output is the mean of a
-    Gaussian with standard deviation 1. Source: code, networks/conv_ha.py.
+    Kernels 5, 5, 6, 6; channels 32 * depth, then depth * (4, 2, 1) with ReLU, then 3 linear. The output is the mean
+    of a Gaussian with standard deviation 1. Source: code, networks/conv_ha.py.
     """
 
     def __init__(self, feature_size: int, depth: int):
@@ -340,7 +340,7 @@ class Decoder(nn.Module):
         x = self.dense(features.flatten(0, -2))
         first, *others = self.deconvs
         # On a 1 x 1 input a transposed convolution is a matrix product: (N, I) @ (I, kh * kw * O).
-        kernel = first.weight.permute(0, 2, 3, 1)       # (I, kh, kw, O)
+        kernel = first.weight.permute(0, 2, 3, 1)  # (I, kh, kw, O)
         x = x @ kernel.reshape(kernel.shape[0], -1)
         x = x.view(-1, *kernel.shape[1:]).permute(0, 3, 1, 2) + first.bias[:, None, None]
         for deconv in others:
@@ -368,8 +368,6 @@ class WorldModel(nn.Module):
         self.encoder = Encoder(config.encoder_depth)
         self.latent = LATENTS[config.latent](config, self.encoder.embed_size, action_size)
         self.decoder = Decoder(self.latent.feature_size, config.encoder_depth)
-        self.reward = RewardHead(
-            self.latent.feature_size, config.reward_units, config.reward_layers, config.activation
-        )
+        self.reward = RewardHead(self.latent.feature_size, config.reward_units, config.reward_layers, config.activation)
         initialise(self, generator)
         self.to(memory_format=torch.channels_last)

@@ -1,7 +1,8 @@
 """Train one PlaNet agent: composition of the parts and the command line, nothing else.
 
-    python -m replications.planet.train --config results/smoke/planet/torch/rssm/cartpole_swingup/config.yaml \\
-        --task cartpole_swingup --framework torch --seed 0 --out results/smoke/planet/torch/rssm/cartpole_swingup/seed_0.h5
+    FOLDER=results/smoke/planet/torch/rssm/cartpole_swingup
+    python -m replications.planet.train --config $FOLDER/config.yaml --task cartpole_swingup --framework torch \\
+        --seed 0 --out $FOLDER/seed_0.h5
 
 The config is a resolved one (shared/config.py); the workflow writes it. Read agent_torch.py for what is trained.
 """
@@ -44,12 +45,20 @@ def make_parts(config: Config, options: argparse.Namespace, writer: RunWriter) -
     seeds = dict(zip(STREAMS, SeedSequence(options.seed).spawn(len(STREAMS)), strict=True))
     world = config.environment
     make = functools.partial(
-        make_env, options.task, size=world.size, camera=world.camera, action_repeat=world.action_repeat[options.task],
-        time_limit_env_steps=world.time_limit_env_steps, shadow_size=world.shadow_size,
+        make_env,
+        options.task,
+        size=world.size,
+        camera=world.camera,
+        action_repeat=world.action_repeat[options.task],
+        time_limit_env_steps=world.time_limit_env_steps,
+        shadow_size=world.shadow_size,
     )
     envs = VectorEnv(make, 1, seeds["environment"], workers=min(options.workers, 1))
     replay = Replay(
-        runner.checkpoint_folder(options.out) / "replay", envs.obs_spec, envs.act_spec, seed=seeds["replay"],
+        runner.checkpoint_folder(options.out) / "replay",
+        envs.obs_spec,
+        envs.act_spec,
+        seed=seeds["replay"],
         **config.replay.model_dump(),
     )
     agent_class = framework_module(options.framework).PlanetAgent
@@ -74,24 +83,36 @@ def train(options: argparse.Namespace) -> None:
     if options.task not in config.environment.action_repeat:
         known = ", ".join(config.environment.action_repeat)
         raise UserError(
-            f"--task {options.task!r}: {options.config} has no environment.action_repeat for it; it has {known}. "
-            "Add the task there with its action repeat"
+            f"--task {options.task!r}: {options.config} has no environment.action_repeat for it"
+            f"{configs.did_you_mean(options.task, config.environment.action_repeat)}; it has {known}. To train another "
+            "task, add it there with its action repeat"
         )
     text = configs.to_text(resolved)
     identity = {
-        "paper": resolved["paper"], "framework": options.framework, "variant": resolved["variant"],
-        "task": options.task, "seed": options.seed, "scale": resolved["scale"],
+        "paper": resolved["paper"],
+        "framework": options.framework,
+        "variant": resolved["variant"],
+        "task": options.task,
+        "seed": options.seed,
+        "scale": resolved["scale"],
     }
     if not runner.clear_way(options.out, identity, text):
         print(f"{options.out} is complete; delete it to train again", file=sys.stderr)
         return
     options.device = framework_module(options.framework).pick_device(options.device)
     facts = provenance.collect(
-        command=options.command, device=options.device, threads=options.threads, seeds={"seed": options.seed, "streams": STREAMS},
+        command=options.command,
+        device=options.device,
+        threads=options.threads,
+        seeds={"seed": options.seed, "streams": STREAMS},
         code_paths=[ROOT / "shared", ROOT / "replications" / "planet"],
     )
     writer = RunWriter(
-        options.out, identity=identity, config_text=text, overrides=resolved["overrides"], provenance=facts,
+        options.out,
+        identity=identity,
+        config_text=text,
+        overrides=resolved["overrides"],
+        provenance=facts,
         total_env_steps=config.schedule.total_env_steps,
     )
     label = "/".join(str(identity[name]) for name in ("paper", "framework", "variant", "task", "seed"))
@@ -103,7 +124,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--config", type=Path, required=True, help="resolved config (the workflow writes it)")
     parser.add_argument("--task", required=True, help="for example cartpole_swingup")
     parser.add_argument("--framework", default="torch", help="torch")
-    parser.add_argument("--seed", type=int, required=True, help="a whole number >= 0; every random stream derives from it")
+    parser.add_argument(
+        "--seed", type=int, required=True, help="a whole number >= 0; every random stream derives from it"
+    )
     parser.add_argument("--out", type=Path, required=True, help="result file, .h5; appears when the run is complete")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of the learner")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="auto: cuda if there is one")
@@ -123,7 +146,7 @@ def main(arguments: list[str]) -> None:
     options.command = shlex.join(["python", "-m", "replications.planet.train", *arguments])
     # Read by the libraries when they are first imported, which happens in make_agent.
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")     # two runs may share the machine
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two runs may share the machine
     train(options)
 
 

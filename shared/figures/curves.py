@@ -99,6 +99,8 @@ def _row(seed: str, group: pd.DataFrame, low: float, high: float, *, dashed: boo
 
 def draw_curve(axes: Axes, points: pd.DataFrame, color: str) -> None:
     """Band and median over all seeds; below FEW_SEEDS, or with unfinished runs, each seed as a thin line too."""
+    if points.empty:
+        return
     pooled = points[points["seed"] == "all"]
     marker = "o" if len(pooled) <= FEW_POINTS else None
     axes.fill_between(pooled["episodes"], pooled["low"], pooled["high"], color=color, alpha=0.18, linewidth=0)

@@ -5,6 +5,7 @@ Every published figure is drawn on one Page, so that scale, commit and caveats s
 
 import contextlib
 import io
+import math
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ NOTE_LINE = 0.105  # inches per line of notes
 NOTE_CHARACTERS = 176  # per line, DejaVu Sans at NOTE_SIZE over the page's width
 INK = "#222222"
 QUIET = "#777777"
+WARNING = "#B00020"
+ALARMS = ("MIXED", "UNREADABLE")  # notes that begin with these words are set in the colour of a warning
 STAMPS = {"smoke": "smoke: not a result"}
 SCALE_LINES = {
     "smoke": "smoke: shrunk until it runs in minutes; shows that every step works, not what the method can do",
@@ -52,7 +55,11 @@ class Page:
 
     def __init__(self, title: str, scale: str, body_height: float, notes: Sequence[str], width: float = WIDTH):
         characters = int(NOTE_CHARACTERS * (width - 2 * MARGIN) / (WIDTH - 2 * MARGIN))
-        lines = [line for note in notes for line in textwrap.wrap(note, characters) or [""]]
+        lines = [
+            (line, WARNING if note.startswith(ALARMS) else QUIET)
+            for note in notes
+            for line in textwrap.wrap(note, characters)
+        ]
         self.notes_height = len(lines) * NOTE_LINE + 2 * MARGIN
         head = MARGIN + TITLE_HEIGHT + (SCALE_HEIGHT if scale in SCALE_LINES else 0)
         self.width, self.height = width, head + body_height + self.notes_height
@@ -86,18 +93,18 @@ class Page:
         )
 
     def stamp(self, words: str) -> None:
-        """A large light watermark over everything."""
+        """A large light watermark over everything, flatter and smaller where the page is low."""
         self.figure.text(
             0.5,
             0.5,
             words,
-            fontsize=40,
+            fontsize=min(40.0, 11 * self.height),
             fontweight="bold",
-            color="#B00020",
+            color=WARNING,
             alpha=0.13,
             ha="center",
             va="center",
-            rotation=20,
+            rotation=math.degrees(math.atan2(0.45 * self.height, self.width)),
             zorder=100,
         )
 
@@ -106,14 +113,14 @@ class Page:
         self.figure.text(left, top, title, fontsize=9.5, fontweight="bold", color=INK, ha="left", va="top")
         if scale in SCALE_LINES:
             below = 1 - (MARGIN + 0.185) / self.height
-            self.figure.text(left, below, SCALE_LINES[scale], fontsize=7, color="#B00020", ha="left", va="top")
+            self.figure.text(left, below, SCALE_LINES[scale], fontsize=7, color=WARNING, ha="left", va="top")
 
-    def _notes(self, lines: Sequence[str]) -> None:
+    def _notes(self, lines: Sequence[tuple[str, str]]) -> None:
         left, top = MARGIN / self.width, (self.notes_height - MARGIN) / self.height
         self.rule(MARGIN, self.width - MARGIN, 0.045 - MARGIN, 0.5, "#CCCCCC")
-        for number, line in enumerate(lines):
+        for rank, (line, color) in enumerate(lines):
             self.figure.text(
-                left, top - number * NOTE_LINE / self.height, line, fontsize=NOTE_SIZE, color=QUIET, va="top"
+                left, top - rank * NOTE_LINE / self.height, line, fontsize=NOTE_SIZE, color=color, va="top"
             )
 
 

@@ -15,15 +15,15 @@ from shared.figures.curves import evaluations
 from shared.figures.page import INK, MARGIN, QUIET, Page, human
 from shared.figures.sources import Source
 
-MIN_SEEDS = 3  # below, an interval over seeds says nothing
+MIN_SEEDS = 5  # as published; below, an interval over seeds says little
 BOOTSTRAP_SEED = 20190604  # any fixed number; every cell starts from it, so no cell depends on another
 LEVEL = 0.95
 ROW = 0.165  # inches
 FONT = 6.8  # points; smaller where a table needs it
 LEAST_GAP = 0.13  # inches between columns
 RULE = (
-    "Verdict, first that applies: NOT RUN (no run file); partial (no finished run); not comparable (scale is not paper, "
-    "fewer env steps than published, or mixed code); too few seeds to say (fewer than "
+    "Verdict, first that applies: NOT RUN (no run file); partial (no finished run); not comparable (scale is not "
+    "paper, fewer env steps than published, or mixed code); too few seeds to say (fewer than "
     f"{MIN_SEEDS} finished); below or above (the whole {LEVEL:.0%} interval lies on that side of the published score); "
     "consistent (the published score lies inside). The published score's own spread is not known and is not counted."
 )
@@ -93,10 +93,10 @@ class Cell:
         return "consistent"
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first column to the left, the others to the right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left_columns: Sequence[int] = (0,)) -> str:
+    """A Markdown table; left_columns to the left, the others to the right."""
+    sides = [":---" if column in left_columns else "---:" for column in range(len(header))]
+    return "".join("| " + " | ".join(line).replace("\n", " ") + " |\n" for line in (header, sides, *rows))
 
 
 def number(value: float, digits: int = 0, sign: bool = False) -> str:
@@ -122,19 +122,7 @@ def draw_table(
     top: inches above the body's lower edge. left_columns: set to the left, the others to the right. rules_before: rows
     above which a thin rule goes. Columns are as wide as their widest cell; what is left over goes between them.
     """
-    lines = [page.text(0, 0, cell, fontsize=FONT, fontweight="bold") for line in (header, *rows) for cell in line]
-    extents = [line.get_window_extent().width / page.figure.dpi for line in lines]
-    for line in lines:
-        line.remove()
-    widths = np.reshape(extents, (-1, len(header))).max(axis=0)
-    room = (page.width - 2 * MARGIN - widths.sum()) / (len(header) - 1)
-    size = (
-        FONT if room >= LEAST_GAP else FONT * (page.width - 2 * MARGIN - LEAST_GAP * (len(header) - 1)) / widths.sum()
-    )
-    widths, room = widths * size / FONT, max(room, LEAST_GAP)
-    starts = MARGIN + np.concatenate([[0], np.cumsum(widths + room)[:-1]])
-    at = [start if column in left_columns else start + widths[column] for column, start in enumerate(starts)]
-    sides = ["left" if column in left_columns else "right" for column in range(len(header))]
+    size, at, sides = _columns(page, [header, *rows], left_columns)
     height = top - ROW
     page.rule(MARGIN, page.width - MARGIN, top, 0.9)
     _cells(page, height, header, at, sides, fontsize=size, fontweight="bold", color=INK)
@@ -183,6 +171,25 @@ def detail_table(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
             ]
         )
     return header, rows
+
+
+def _columns(
+    page: Page, lines: Sequence[Sequence[str]], left_columns: Sequence[int]
+) -> tuple[float, list[float], list[str]]:
+    """Font size, where each column's cells are anchored (inches) and to which side, from the measured widest cells."""
+    probes = [page.text(0, 0, cell, fontsize=FONT, fontweight="bold") for line in lines for cell in line]
+    extents = [probe.get_window_extent().width / page.figure.dpi for probe in probes]
+    for probe in probes:
+        probe.remove()
+    widths = np.reshape(extents, (len(lines), -1)).max(axis=0)
+    gaps = len(widths) - 1
+    inside = page.width - 2 * MARGIN
+    size = min(FONT, FONT * (inside - LEAST_GAP * gaps) / widths.sum())
+    widths *= size / FONT
+    starts = MARGIN + np.concatenate([[0], np.cumsum(widths + (inside - widths.sum()) / gaps)[:-1]])
+    sides = ["left" if column in left_columns else "right" for column in range(len(widths))]
+    at = [start + (side == "right") * width for start, side, width in zip(starts, sides, widths, strict=True)]
+    return size, at, sides
 
 
 def _cells(page: Page, height: float, cells: Sequence[str], at: Sequence[float], sides: Sequence[str], **style) -> None:

@@ -19,7 +19,8 @@ CONTEXT_COLOR = "#0072B2"
 OPEN_LOOP_COLOR = "#D55E00"
 ERROR_COLORS = "gist_heat_r"  # white where the prediction is right
 ERROR_FULL = 0.5  # mean absolute error over channels that gets the darkest colour; images in [0, 1]
-GAP, SPLIT = 0.02, 0.10  # inches between images; and between context and open loop
+GAP_PIXELS = 3  # white between two images of the strip
+SPLIT = 0.10  # inches between context and open loop
 LARGEST = 0.62  # inches, edge of an image when there are few
 STRIP_HEAD, STRIP_FOOT = 0.32, 0.17
 PANEL = 192  # pixels, one square of the GIF
@@ -92,32 +93,30 @@ def draw_strip(
     """
     frames = shown_frames(len(truth), context)
     size, whole = strip_sizes(len(truth), context, width)
+    gap = size * GAP_PIXELS / (truth.shape[2] + GAP_PIXELS)
     error = absolute_error(truth, prediction)
     rows = {"truth": truth, "prediction": prediction, "error": error_image(error)}
-    x = [left + column * size + (SPLIT if frame > context else 0) for column, frame in enumerate(frames)]
-    seen = sum(frame <= context for frame in frames)
-    for start, stop, words, color in (
-        (0, seen, "context: seen by the model", CONTEXT_COLOR),
-        (seen, len(frames), "open loop: predicted from actions alone", OPEN_LOOP_COLOR),
+    for words, color, start, part in (
+        ("context: seen by the model", CONTEXT_COLOR, left, [f for f in frames if f <= context]),
+        ("open loop: predicted from actions alone", OPEN_LOOP_COLOR, left + context * size + SPLIT, frames[context:]),
     ):
-        if stop > start:
-            page.text(x[start], top - 0.10, words, fontsize=6.5, color=color, fontweight="bold", ha="left")
-            page.rule(x[start], x[stop - 1] + size - GAP, top - 0.15, 1.4, color)
-    for column, frame in enumerate(frames):
-        page.text(x[column] + (size - GAP) / 2, top - 0.27, str(frame), fontsize=6.5, color=INK, ha="center")
-    height = top - STRIP_HEAD
-    for name, images in rows.items():
-        height -= size
-        page.text(left - 0.08, height + size / 2, name, fontsize=7, color=INK, ha="right", va="center")
-        for column, frame in enumerate(frames):
-            axes = page.axes(x[column], height + GAP, size - GAP, size - GAP)
-            axes.imshow(images[frame - 1], interpolation="nearest")
+        if not part:
+            continue
+        right = start + len(part) * size - gap
+        page.text(start, top - 0.10, words, fontsize=6.5, color=color, fontweight="bold")
+        page.rule(start, right, top - 0.15, 1.4, color)
+        for row, images in enumerate(rows.values()):
+            axes = page.axes(start, top - STRIP_HEAD - (row + 1) * size + gap, right - start, size - gap)
+            axes.imshow(_montage(images[np.array(part) - 1]), interpolation="nearest", aspect="auto")
             axes.set_axis_off()
-    height -= 0.10
-    page.text(left - 0.08, height, "mean error", fontsize=6, color=QUIET, ha="right")
-    for column, frame in enumerate(frames):
-        value = f"{error[frame - 1].mean():.3f}"
-        page.text(x[column] + (size - GAP) / 2, height, value, fontsize=5.6, color=QUIET, ha="center")
+        for column, frame in enumerate(part):
+            middle, value = start + column * size + (size - gap) / 2, error[frame - 1].mean()
+            page.text(middle, top - 0.27, str(frame), fontsize=6.5, color=INK, ha="center")
+            page.text(middle, top - whole + 0.07, f"{value:.3f}", fontsize=5.6, color=QUIET, ha="center")
+    for row, name in enumerate(rows):
+        height = top - STRIP_HEAD - (row + 0.5) * size
+        page.text(left - 0.08, height, name, fontsize=7, color=INK, ha="right", va="center")
+    page.text(left - 0.08, top - whole + 0.07, "mean error", fontsize=6, color=QUIET, ha="right")
     return top - whole
 
 
@@ -138,6 +137,12 @@ def notice(title: str, words: str, scale: str) -> bytes:
     """A GIF of one frame that says why there is no video."""
     blank = np.full((2, 2, 3), 244, np.uint8)
     return _gif_bytes([_gif_frame((blank, blank, blank), 0, 0, 0, title, scale, words)])
+
+
+def _montage(images: np.ndarray) -> np.ndarray:
+    """Images side by side with white gaps. (K, H, W, 3) -> (H, K * (W + gap) - gap, 3)."""
+    padded = np.pad(images, ((0, 0), (0, 0), (0, GAP_PIXELS), (0, 0)), constant_values=255)
+    return np.concatenate(list(padded), axis=1)[:, :-GAP_PIXELS]
 
 
 def _gif_frame(

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Protocol, SupportsFloat
 
 import numpy as np
 
-Arrays = Mapping[str, np.ndarray]   # rows as drawn in shared/envs/spec.py
-Carry = Mapping[str, Any]           # an agent's recurrent state by name; the loop never looks inside
+Arrays = Mapping[str, np.ndarray]  # rows as drawn in shared/envs/spec.py
+Carry = Mapping[str, Any]  # an agent's recurrent state by name; the loop never looks inside
 
 
 class Acted(NamedTuple):
@@ -32,7 +32,7 @@ class Learned(NamedTuple):
 
 
 class Agent(Protocol):
-    """The five methods. A carry is a mapping of arrays, so that a checkpoint can write it as NumPy; `act` accepts it back."""
+    """The five methods. A carry is a mapping of arrays: a checkpoint writes it as NumPy, and `act` takes that back."""
 
     def initial_carry(self, num_envs: int) -> Carry:
         """Belief before the first observation of num_envs episodes."""

@@ -8,8 +8,8 @@ from shared.training.agent import Agent
 def evaluate(agent: Agent, envs, episodes: int) -> list[tuple[float, int]]:
     """Play `episodes` fresh episodes, envs.count at a time.
 
-    Returns: (undiscounted return, length in agent steps) per episode, in the order of environments and rounds; episodes that
-    a last round plays beyond the number asked are not counted.
+    Returns: (undiscounted return, length in agent steps) per episode, in the order of rounds and environments; what a
+    last round plays beyond the number asked is not counted.
     """
     results: list[tuple[float, int]] = []
     while len(results) < episodes:

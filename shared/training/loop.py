@@ -61,10 +61,10 @@ class Progress:
     """The loop's own state between storing a row and stepping the environments."""
 
     counters: Counters
-    action: np.ndarray                  # (N, A), chosen and stored, not yet executed
+    action: np.ndarray  # (N, A), chosen and stored, not yet executed
     carry: Carry
-    returns: np.ndarray                 # (N,), of the running episodes
-    lengths: np.ndarray                 # (N,), agent steps
+    returns: np.ndarray  # (N,), of the running episodes
+    lengths: np.ndarray  # (N,), agent steps
 
     def tree(self) -> dict[str, Any]:
         """As nested NumPy arrays, for a checkpoint."""
@@ -84,7 +84,7 @@ class Progress:
 def to_numpy(value: Any) -> np.ndarray:
     """A NumPy copy of an array of any library, wherever it lives."""
     if hasattr(value, "detach"):
-        value = value.detach().cpu()
+        value = value.detach().cpu().numpy()
     return np.array(value)
 
 
@@ -111,8 +111,11 @@ def interact(
     if start is None:
         rows, before = envs.reset(), -1
         progress = Progress(
-            Counters(), np.zeros((envs.count, envs.act_spec.size), np.float32), agent.initial_carry(envs.count),
-            np.zeros(envs.count), np.zeros(envs.count, np.int64),
+            Counters(),
+            np.zeros((envs.count, envs.act_spec.size), np.float32),
+            agent.initial_carry(envs.count),
+            np.zeros(envs.count),
+            np.zeros(envs.count, np.int64),
         )
     else:
         progress, before = start, start.counters.env_steps
@@ -145,9 +148,7 @@ def arrive(progress: Progress, rows: Mapping[str, np.ndarray]) -> tuple[Progress
     first, last = rows["is_first"], rows["is_last"]
     returns = np.where(first, 0.0, progress.returns + rows["reward"])
     lengths = np.where(first, 0, progress.lengths + 1)
-    counters = count(
-        progress.counters, env_steps=int(rows["env_steps"].sum()), agent_steps=int((~first).sum())
-    )
+    counters = count(progress.counters, env_steps=int(rows["env_steps"].sum()), agent_steps=int((~first).sum()))
     ended = []
     for index in np.flatnonzero(last):
         counters = count(counters, episodes=1)

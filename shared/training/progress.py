@@ -22,14 +22,19 @@ class Display:
         self.stream = stream or sys.stderr
         self.first = 0
         self.started = self.last_line = time.monotonic()
-        self.last: str | None = None                        # the newest plain line, if it has not been printed
+        self.last: str | None = None  # the newest plain line, if it has not been printed
         self.returned: float | None = None
         self.evaluated: float | None = None
         self.bar = None
         if self.stream.isatty():
             self.bar = tqdm(
-                total=total_env_steps, desc=label, unit=" env steps", unit_scale=True, file=self.stream,
-                dynamic_ncols=True, smoothing=0.05,
+                total=total_env_steps,
+                desc=label,
+                unit=" env steps",
+                unit_scale=True,
+                file=self.stream,
+                dynamic_ncols=True,
+                smoothing=0.05,
             )
 
     def update(

@@ -9,9 +9,19 @@ import yaml
 
 from shared.results import RunWriter
 
-EPISODE = 1000  # env steps
 PREFILL = 5  # episodes
-SECOND = "2026-11-21T10:00:00+00:00"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+PROVENANCE = {
+    "git_commit": COMMIT,
+    "git_dirty": "clean",
+    "git_diff": "",
+    "code_digest": "c0de" * 16,
+    "command": "test",
+    "started": "2026-11-21T10:00:00+00:00",
+    "device": "cpu",
+    "packages": "numpy==2.0",
+}
+IDENTITY = {"paper": "planet", "framework": "torch", "variant": "rssm", "scale": "paper"}
 
 
 def evaluation_return(seed: int, evaluation: int, episode: int) -> float:
@@ -22,99 +32,83 @@ def evaluation_return(seed: int, evaluation: int, episode: int) -> float:
 def write_run(
     path: Path,
     *,
-    task: str = "cheetah_run",
-    seed: int = 0,
-    scale: str = "paper",
-    framework: str = "torch",
-    variant: str = "rssm",
-    paper: str = "planet",
+    task: str,
+    seed: int,
+    identity: dict | None = None,
+    provenance: dict | None = None,
+    learning_rate: float = 1e-3,
     evaluations: int = 3,
     every: int = 10,
     test_episodes: int = 4,
+    episode: int = 1000,
     total: int | None = None,
     complete: bool = True,
-    code: str = "c0de" * 16,
-    dirty: str = "clean",
-    learning_rate: float = 1e-3,
     returns: Callable[[int, int, int], float] = evaluation_return,
     video: Sequence[np.ndarray] | None = None,
     context: int = 5,
-    episode: int = EPISODE,
 ) -> Path:
-    """One run file; `evaluations` after the prefill and then every `every` episodes. Returns the path written."""
-    planned = total or (PREFILL + every * (evaluations - 1)) * episode
+    """One run file. Returns the path written.
+
+    evaluations: the first after the prefill, then one every `every` episodes of `episode` env steps. total: planned env
+    steps (default: as many as were made). video: truth and prediction.
+    """
+    identity = {**IDENTITY, "task": task, "seed": seed, **(identity or {})}
+    episodes = PREFILL + every * max(evaluations - 1, 0)
     values = {"schedule": {"prefill_env_steps": PREFILL * episode}, "optimiser": {"learning_rate": learning_rate}}
-    config = yaml.safe_dump({"paper": paper, "variant": variant, "scale": scale, "overrides": [], "values": values})
-    provenance = {
-        "git_commit": "0123456789abcdef0123456789abcdef01234567",
-        "git_dirty": dirty,
-        "git_diff_sha256": "0" * 64,
-        "git_diff": "",
-        "code_digest": code,
-        "command": "test",
-        "started": SECOND,
-        "device": "cpu",
-        "packages": "numpy==2.0",
-    }
     writer = RunWriter(
         path,
-        identity={
-            "paper": paper,
-            "framework": framework,
-            "variant": variant,
-            "task": task,
-            "seed": seed,
-            "scale": scale,
-        },
-        config_text=config,
+        identity=identity,
+        config_text=yaml.safe_dump({"paper": identity["paper"], "values": values}),
         overrides=[],
-        provenance=provenance,
-        total_env_steps=planned,
+        provenance={**PROVENANCE, **(provenance or {})},
+        total_env_steps=total or episodes * episode,
     )
-    for number in range(1, PREFILL + every * (evaluations - 1) + 1):
-        score = 10.0 * number if number <= PREFILL else 500.0
-        writer.add(
-            "train/episode",
-            env_steps=number * episode,
-            agent_steps=number * episode // 4,
-            updates=0,
-            episode=number,
-            length=episode // 4,
-            **{"return": score},
-        )
+    common = {"length": episode // 4, "updates": 0}
+    for number in range(1, episodes + 1):
+        steps, score = number * episode, 10.0 * number if number <= PREFILL else 500.0
+        row = {"env_steps": steps, "agent_steps": steps // 4, "episode": number, "return": score}
+        writer.add("train/episode", **row, **common)
     for evaluation in range(evaluations):
         steps = (PREFILL + every * evaluation) * episode
         for k in range(test_episodes):
-            writer.add(
-                "eval/episode",
-                env_steps=steps,
-                updates=100 * evaluation,
-                episode=k,
-                length=episode // 4,
-                **{"return": returns(seed, evaluation, k)},
-            )
+            row = {"env_steps": steps, "episode": k, "return": returns(seed, evaluation, k)}
+            writer.add("eval/episode", **row, **common)
     if not complete:
         writer.flush()
         return writer.partial
-    clip = None
-    if video is not None:
-        clip = {"truth": video[0], "prediction": video[1], "context": context, "source": "synthetic"}
+    clip = {"truth": video[0], "prediction": video[1], "context": context, "source": "synthetic"} if video else None
     writer.finish(video=clip)
     return path
 
 
 @pytest.fixture
-def make_run(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a run at the workflow's path below tmp_path/results."""
+def results(tmp_path: Path) -> Path:
+    """The results folder of one test."""
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def make_run(results: Path) -> Callable[..., Path]:
+    """Writes a run where the workflow would; options of write_run, and the parts of its identity by name."""
 
     def make(task: str = "cheetah_run", seed: int = 0, **options) -> Path:
-        parts = [
-            options.get("scale", "paper"),
-            "planet",
-            options.get("framework", "torch"),
-            options.get("variant", "rssm"),
-            task,
-        ]
-        return write_run(tmp_path.joinpath("results", *parts, f"seed_{seed}.h5"), task=task, seed=seed, **options)
+        identity = {**IDENTITY, **{name: options.pop(name) for name in IDENTITY if name in options}}
+        folder = results.joinpath(*(identity[name] for name in ("scale", "paper", "framework", "variant")), task)
+        return write_run(folder / f"seed_{seed}.h5", task=task, seed=seed, identity=identity, **options)
+
+    return make
+
+
+@pytest.fixture
+def make_video() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """Truth and prediction, (1, T, 64, 64, 3): frame t has brightness 2 t, and after the context the prediction is too
+    bright by 51 = 0.2 * 255."""
+
+    def make(length: int = 50, context: int = 5) -> tuple[np.ndarray, np.ndarray]:
+        level = 2 * np.arange(length, dtype=np.uint8)[None, :, None, None, None]
+        truth = np.broadcast_to(level, (1, length, 64, 64, 3)).copy()
+        prediction = truth.copy()
+        prediction[:, context:] += 51
+        return truth, prediction
 
     return make

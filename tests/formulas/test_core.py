@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +52,11 @@ def test_docstring_explains_every_argument_and_the_gradient(name):
     for argument in inspect.signature(FORMULAS[name]).parameters:
         assert re.search(rf"\b{argument}\b[^:\n]*:", arguments), f"{name}: Args do not list {argument}"
     assert re.search("gradient|differentiation", returns.partition("Raises:")[0], re.IGNORECASE), returns
+
+
+def test_the_readme_lists_every_formula():
+    text = (Path(shared.formulas.__file__).parent / "README.md").read_text()
+    assert [name for name in FORMULAS if f"`{name.rpartition('.')[2]}`" not in text] == []
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

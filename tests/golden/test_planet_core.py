@@ -2,8 +2,8 @@
 
 Tolerances. The stored numbers were computed in float32, so even our float64 differs from them by the authors' rounding.
 One float32 rounding is 6e-8 relative; a KL sums up to 30 terms that cancel from the size of 1, a planner chains a few
-dozen operations. FORWARD allows some hundred roundings (measured: at most 1.5e-6 absolute, 5e-6 relative). It is absolute
-near zero (a KL of 1e-6 out of terms of 1 is known to 1e-6) and relative for large entries (the files hold a KL of 1e6).
+dozen operations. FORWARD allows some hundred roundings (measured: at most 1.5e-6 absolute, 5e-6 relative). It is
+absolute near zero (a KL of 1e-6 out of terms of 1 is known to 1e-6), relative for large entries (there is a KL of 1e6).
 Gradients are compared relative to their largest entry, because small ones are differences of large ones.
 """
 

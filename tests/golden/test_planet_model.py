@@ -1,9 +1,9 @@
 """PlaNet's networks, losses and planner in torch against numbers made by running the authors' code.
 
-Tolerance: the golden numbers are float32 results of another library; we compute in float64 from the same float32 inputs, so what
-remains is THEIR rounding: 1e-4 relative (sums over 12288 pixels, exponentials of large logits), with an absolute part of 1e-4
-of the array's largest entry for entries that nearly cancel. Gradients pass through more sums: 1e-3. The agent's own float32 is
-held against float64 in tests/replications/test_planet.py.
+Tolerance: the golden numbers are float32 results of another library; we compute in float64 from the same float32
+inputs, so what remains is THEIR rounding: 1e-4 relative (sums over 12288 pixels, exponentials of large logits), with an
+absolute part of 1e-4 of the array's largest entry for entries that nearly cancel. Gradients pass through more sums:
+1e-3. The agent's own float32 is held against float64 in tests/replications/test_planet.py.
 """
 
 import numpy as np
@@ -13,8 +13,8 @@ import torch
 from replications.planet.agent_torch import objective
 from replications.planet.config import Loss, Model
 from replications.planet.model_torch import (
-    LATENTS,
     GRU,
+    LATENTS,
     Decoder,
     Encoder,
     RewardHead,
@@ -47,11 +47,19 @@ def load(module, parameters):
 def model_config(meta, **changes):
     """A Model config with the options of a golden file."""
     values = {
-        "latent": meta.get("kind", "rssm"), "stoch_size": meta.get("stoch", 1), "hidden_size": meta.get("hidden", 1),
-        "deter_size": meta.get("deter") or meta.get("belief") or 1, "hidden_layers": meta.get("num_layers", 1),
-        "activation": meta.get("activation", "relu"), "min_std": meta.get("min_stddev", 0.1),
-        "mean_only": meta.get("mean_only", False), "future_rnn": meta.get("future_rnn", True), "encoder_depth": 2,
-        "image_bits": 5, "reward_layers": meta.get("layers", 3), "reward_units": meta.get("units", 7),
+        "latent": meta.get("kind", "rssm"),
+        "stoch_size": meta.get("stoch", 1),
+        "hidden_size": meta.get("hidden", 1),
+        "deter_size": meta.get("deter") or meta.get("belief") or 1,
+        "hidden_layers": meta.get("num_layers", 1),
+        "activation": meta.get("activation", "relu"),
+        "min_std": meta.get("min_stddev", 0.1),
+        "mean_only": meta.get("mean_only", False),
+        "future_rnn": meta.get("future_rnn", True),
+        "encoder_depth": 2,
+        "image_bits": 5,
+        "reward_layers": meta.get("layers", 3),
+        "reward_units": meta.get("units", 7),
     }
     return Model(**{**values, **changes})
 
@@ -59,8 +67,10 @@ def model_config(meta, **changes):
 def make_latent(arrays, meta, kind):
     embed = meta.get("embed") or arrays["embed"].shape[-1]
     config = model_config(meta, latent=kind)
-    return load(LATENTS[kind](config, embed, arrays["action" if "action" in arrays else "prev_action"].shape[-1]),
-                planet_weights.latent(weights(arrays)))
+    return load(
+        LATENTS[kind](config, embed, arrays["action" if "action" in arrays else "prev_action"].shape[-1]),
+        planet_weights.latent(weights(arrays)),
+    )
 
 
 @pytest.mark.golden("gru_block")
@@ -91,14 +101,20 @@ def check_cell(case, kind, deterministic):
     latent = make_latent(arrays, meta, kind)
     previous = {"sample": double(arrays["prev_sample"]), "mean": double(arrays["prev_sample"])}
     previous |= {ours: double(arrays[f"prev_{theirs}"]) for ours, theirs in deterministic.items()}
-    # The noise that turns their posterior statistics into their sample, so that what follows the sample can be compared.
+    # The noise that turns their statistics into their sample, so that what follows the sample can be compared.
     stats = ("sample", "mean", "stddev")
     sample, mean, std = (double(arrays[f"post_{s}"]) for s in stats)
     prior_sample, prior_mean, prior_std = (double(arrays[f"prior_{s}"]) for s in stats)
     action, embed = double(arrays["prev_action"]), double(arrays["obs"])
     post, prior = latent.posterior(previous, action, embed, (sample - mean) / std)
     blind = latent.prior(previous, action, (prior_sample - prior_mean) / prior_std)
-    names = {"mean": "mean", "std": "stddev", "sample": "sample", "encoder": "encoder_state", "decoder": "decoder_state"}
+    names = {
+        "mean": "mean",
+        "std": "stddev",
+        "sample": "sample",
+        "encoder": "encoder_state",
+        "decoder": "decoder_state",
+    }
     check_state(post, arrays, "post", names)
     check_state(blind, arrays, "prior", names)
     for part in ("mean", "std"):
@@ -204,7 +220,9 @@ def check_gradients(module, expected):
         if name in expected:
             close(parameter.grad, expected[name], GRADIENT, name)
         else:
-            assert parameter.grad is None or not parameter.grad.any(), f"{name} has a gradient, the golden file has none"
+            assert parameter.grad is None or not parameter.grad.any(), (
+                f"{name} has a gradient, the golden file has none"
+            )
 
 
 @pytest.mark.golden("overshooting_rssm")
@@ -240,13 +258,20 @@ def test_whole_objective_and_every_gradient(case):
     load(model, planet_weights.world_model(weights(arrays)))
     scales = meta["scales"]
     loss = Loss(
-        image_scale=scales["image"], reward_scale=scales["reward"], divergence_scale=scales["divergence"],
-        overshooting_scale=scales["overshooting"], overshooting_distance=meta["overshooting_distance"],
+        image_scale=scales["image"],
+        reward_scale=scales["reward"],
+        divergence_scale=scales["divergence"],
+        overshooting_scale=scales["overshooting"],
+        overshooting_distance=meta["overshooting_distance"],
         free_nats=float(meta["free_nats"]),
     )
     total, metrics = objective(
-        model, loss, image=double(arrays["image"] / 32 - 0.5), action=double(arrays["action"]),
-        reward=double(arrays["reward"]), noise=double(arrays["post_eps"]),
+        model,
+        loss,
+        image=double(arrays["image"] / 32 - 0.5),
+        action=double(arrays["action"]),
+        reward=double(arrays["reward"]),
+        noise=double(arrays["post_eps"]),
         overshooting_noise=double(arrays["os_prior_eps"]) if scales["overshooting"] else None,
     )
     for name, sign in (("divergence", 1), ("image", -1), ("reward", -1), ("overshooting", 1)):

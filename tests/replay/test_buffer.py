@@ -162,11 +162,11 @@ def test_one_chunk_per_episode_and_permutation(tmp_path):
 
 
 def test_new_episodes_wait_for_the_refresh_and_then_all_come(tmp_path):
-    replay = make(tmp_path, older=3, recent=100, chunks_per_refresh=10)
+    replay = make(tmp_path, older=3, recent=100, chunks_per_refresh=8)
     feed(replay, [4] * 5)
     assert {episode for episode, _ in origins(replay.sample(6, 4))} == set(range(5))
     feed(replay, [4] * 5, first=5)
-    assert all(episode < 5 for episode, _ in origins(replay.sample(4, 4)))  # the pool is 10 chunks old only now
+    assert all(episode < 5 for episode, _ in origins(replay.sample(2, 4)))  # now 8 chunks are out: a new pool
     drawn = [episode for episode, _ in origins(replay.sample(8, 4))]  # 3 older and 5 new make one permutation
     assert {5, 6, 7, 8, 9} <= set(drawn) and len(set(drawn)) == 8
 
@@ -239,7 +239,21 @@ def test_memory_holds_the_last_used_episodes_within_its_rows(tmp_path):
     feed(replay, [6] * 8)
     for _ in range(10):
         replay.sample(5, 6)
-        assert replay._memory.rows == 18 == sum(len(e["reward"]) for e in replay._memory._episodes.values())
+        assert replay._memory.rows == 18 == rows_in_memory(replay)
+
+
+def test_memory_lets_go_of_evicted_and_of_abandoned_episodes(tmp_path):
+    replay = make(tmp_path, capacity_rows=12)
+    feed(replay, [6] * 4)
+    assert replay._memory.rows == 12 == rows_in_memory(replay)
+    replay.load(replay.save())
+    assert replay._memory.rows == 0 == rows_in_memory(replay)
+    replay.sample(5, 6)
+    assert replay._memory.rows == 12 == rows_in_memory(replay)
+
+
+def rows_in_memory(replay: Replay) -> int:
+    return sum(len(episode["reward"]) for episode in replay._memory._episodes.values())
 
 
 # ---------------------------------------------------------------------------------------------- save and load

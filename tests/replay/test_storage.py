@@ -1,3 +1,5 @@
+"""Episode files: any slice is what was written, a file is whole or absent, damage is named."""
+
 import errno
 import os
 

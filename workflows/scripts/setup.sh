@@ -43,7 +43,7 @@ install() {
     [ -z "${TORCH_INDEX:-}" ] || extra=(--extra-index-url "$TORCH_INDEX")
     say "setting up $VENV from requirements.lock ($("$python" --version), a few minutes, once)"
     "$python" -m venv "$VENV" || fail "could not create $VENV (see above)"
-    if ! "$VENV/bin/python" -m pip install --disable-pip-version-check --quiet --progress-bar off \
+    if ! "$VENV/bin/python" -m pip install --disable-pip-version-check -qq --progress-bar off \
         "${extra[@]}" -r requirements.lock; then
         check_disk
         fail "pip could not install requirements.lock (see above). No space left on device: free some (df -h . /tmp ~)." \

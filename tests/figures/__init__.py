@@ -1,0 +1,1 @@
+"""Statistics, curves, tables and the figures of the papers."""

@@ -1,0 +1,110 @@
+"""The whole workflow for real, at the smallest sizes: train on dm_control pixels, draw, report; the page in a browser.
+
+The browser is Debian's chromium, without network; where it is missing that test is skipped and says so.
+"""
+
+import json
+import re
+import shutil
+import struct
+import subprocess
+import zlib
+
+import pytest
+import yaml
+
+FIGURES = ("figure_4", "table_1", "figure_10")
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+BROWSER_OPTIONS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--virtual-time-budget=15000", "--window-size=1400,1000",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(copy):
+    """A sandbox after `make figures` (without its set-up), at sizes below smoke."""
+    sandbox = copy()
+    path = sandbox.path("workflows/profiles/smoke/scale.yaml")
+    scale = yaml.safe_load(path.read_text())
+    scale["overrides"]["planet"]["schedule"] |= {
+        "total_env_steps": 3000, "prefill_env_steps": 2000, "updates_per_learn": 2, "pretrain_updates": 2,
+        "evaluate_every_env_steps": 1000, "checkpoint_every_env_steps": 1000,
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump(scale))
+    command = ["bash", "workflows/scripts/run.sh", "smoke"]
+    done = subprocess.run(
+        command, cwd=sandbox.root, env=sandbox.environment, text=True, check=False, timeout=500,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    sandbox.said = done.stdout
+    return sandbox
+
+
+def test_every_figure_has_picture_numbers_and_sources(finished):
+    folder = finished.path("results/smoke/planet")
+    for figure in FIGURES:
+        for suffix in ("png", "pdf", "csv", "json"):
+            assert (folder / f"{figure}.{suffix}").stat().st_size > 100
+    assert (folder / "table_1.md").is_file() and (folder / "figure_10.gif").is_file()
+    sources = json.loads((folder / "figure_4.json").read_text())
+    (run,) = sources["runs"]
+    assert (run["task"], run["seed"], run["status"], run["scale"]) == ("cartpole_swingup", 0, "complete", "smoke")
+
+
+def test_the_end_says_where_figures_and_report_are(finished):
+    tail = finished.said.splitlines()[-20:]
+    assert any(line.startswith("figures: ") for line in tail)
+    assert f"report:  {finished.path('results/smoke/report.html')}" in tail
+    assert any("results/smoke/planet/figure_4.png" in line for line in tail)
+
+
+def test_progress_is_seen_and_logged(finished):
+    log = finished.path("results/smoke/planet/torch/rssm/cartpole_swingup/seed_0.log").read_text()
+    assert "env steps" in log and "updates" in log
+    assert log.strip().splitlines()[-1] in finished.said
+
+
+def test_a_finished_workflow_has_nothing_to_do(finished):
+    assert finished.planned() == {}
+
+
+def test_the_report_is_one_page_with_everything_in_it(finished):
+    page = finished.path("results/smoke/report.html").read_text(encoding="utf-8")
+    loaded = re.findall(r"<(?:script|img|iframe)[^>]+src=[\"']https?:|<link[^>]+href=[\"']https?:", page)
+    assert loaded == [], "nothing is fetched from anywhere"
+    assert "System Message" not in page, "a caption that is no valid reStructuredText"
+    results = json.loads(re.search(r"var results = (\{.*?\});?\s*</script>", page, re.DOTALL)[1])
+    for figure in FIGURES:
+        record = results[f"results/smoke/planet/{figure}.png"]
+        assert re.match(r"data:image/png;[^,]*base64,iVBORw0KGgo", record["data_uri"])
+        assert len(record["caption"]) > 100, "a caption that explains"
+        assert record["labels"]["scale"] == "smoke"
+    assert re.match(r"data:image/gif;[^,]*base64,R0lGOD", results["results/smoke/planet/figure_10.gif"]["data_uri"])
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium: apt-get install chromium to look at the report in a browser")
+def test_the_report_renders_in_a_browser_without_network(finished, tmp_path):
+    address = finished.path("results/smoke/report.html").as_uri()
+    command = [BROWSER, *BROWSER_OPTIONS, f"--user-data-dir={tmp_path / 'profile'}"]
+    dump = subprocess.run([*command, "--dump-dom", address], capture_output=True, text=True, timeout=120, check=True)
+    shown = re.findall(r'<img class="item[^>]*src="data:image/(png|gif);[^,"]*base64,(.{30})', dump.stdout, re.DOTALL)
+    assert [kind for kind, _ in shown].count("png") == len(FIGURES), "each figure is on the opening page"
+    assert [kind for kind, _ in shown].count("gif") == 1
+    assert all(not data.startswith("R0lGODlhAQABAAAAACH5") for _, data in shown), "the placeholder is gone"
+    picture = tmp_path / "page.png"
+    subprocess.run([*command, f"--screenshot={picture}", address], capture_output=True, timeout=120, check=True)
+    assert distinct_bytes(picture.read_bytes()) > 50, "the page is not blank"
+
+
+def distinct_bytes(png: bytes) -> int:
+    """How many different byte values the decompressed rows of a PNG have: 1 to 5 for an empty page."""
+    data, at = b"", 8
+    while at < len(png):
+        (size,) = struct.unpack(">I", png[at : at + 4])
+        if png[at + 4 : at + 8] == b"IDAT":
+            data += png[at + 8 : at + 8 + size]
+        at += size + 12
+    return len(set(zlib.decompress(data)))

@@ -1,0 +1,194 @@
+"""Cost, status and preview: what they count and what they say."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from shared.config import ROOT, resolve
+from shared.errors import UserError
+from workflows.scripts import cost, preview, status
+from workflows.scripts.plan import Run, all_runs, read_scale
+
+SCALES = ROOT / "workflows" / "profiles"
+
+
+def scale(name):
+    return read_scale(SCALES / name / "scale.yaml")
+
+
+# ------------------------------------------------------------------------------------------------ cost
+
+VALUES = {
+    "schedule": {
+        "total_env_steps": 25_000,
+        "prefill_env_steps": 5000,
+        "learn_every_env_steps": 1000,
+        "updates_per_learn": 100,
+        "pretrain_updates": 100,
+        "evaluate_every_env_steps": 10_000,
+        "checkpoint_every_env_steps": 5000,
+    },
+    "environment": {"action_repeat": {"cartpole_swingup": 8}, "time_limit_env_steps": 1000},
+    "evaluation": {"episodes": 10},
+}
+
+
+def test_work_of_a_run_by_hand():
+    # 20 000 env steps after prefill: 100 + 20 * 100 updates; tests at 5000, 15 000, 25 000: 3 * 10 * 1000 env steps
+    work = cost.work_of(VALUES, "cartpole_swingup")
+    assert work == cost.Work(env_steps=25_000 + 30_000, updates=2100, planned_actions=(20_000 + 30_000) // 8)
+
+
+def test_hours_by_hand():
+    # 3600 updates of 1 s, 7200 actions of 0.5 s, 3600 env steps of 1 s
+    work = cost.Work(env_steps=3600, updates=3600, planned_actions=7200)
+    speed = {"ms_per_update": 1000, "ms_per_planned_action": 500, "env_steps_per_s": 1}
+    assert work.hours(speed) == pytest.approx(3.0)
+
+
+def test_the_paper_is_thirty_million_env_steps_and_three_million_updates():
+    paper = scale("paper")
+    (row,) = cost.cost_table(all_runs(paper), paper, cost.read_speeds(Path("none"))).to_dict("records")
+    assert row["runs"] == 30
+    # per run: 1M env steps, 101 tests of 10 episodes (every 10 000 after 5 and at the end)
+    assert row["env_steps"] == 30 * (1_000_000 + 101 * 10 * 1000)
+    assert row["updates"] == 30 * (100 + 995 * 100)
+    assert row["hours"] == cost.NOT_MEASURED
+    assert "not measured" in cost.render(pd.DataFrame([row]), paper)
+
+
+def speeds(tmp_path, *rows):
+    path = tmp_path / "speeds.csv"
+    path.write_text("\n".join([",".join(cost.SPEED_COLUMNS), *rows, ""]))
+    return path
+
+
+def test_measured_speeds_become_hours(tmp_path):
+    path = speeds(tmp_path, "planet,torch,one GPU,paper,36,3.6,1000,a note", "planet,torch,old,paper,,,,no numbers")
+    paper = scale("paper")
+    (row,) = cost.cost_table(all_runs(paper), paper, cost.read_speeds(path)).to_dict("records")
+    learned = 2_988_000 * 0.036
+    acted = row["planned_actions"] * 0.0036
+    stepped = row["env_steps"] / 1000
+    assert float(row["hours"]) == pytest.approx((learned + acted + stepped) / 3600, rel=0.05)
+    assert "one GPU" in cost.render(pd.DataFrame([row]), paper)
+
+
+@pytest.mark.parametrize("bad", ["planet,torch,gpu,paper,fast,1,1,x", "planet,torch,gpu,paper,0,1,1,x"])
+def test_a_speed_that_is_no_speed_is_told(tmp_path, bad):
+    with pytest.raises(UserError, match="line 2: ms_per_update"):
+        cost.read_speeds(speeds(tmp_path, bad))
+
+
+def test_speeds_of_another_form_are_told(tmp_path):
+    path = tmp_path / "speeds.csv"
+    path.write_text("paper,fast\n")
+    with pytest.raises(UserError, match="expected"):
+        cost.read_speeds(path)
+
+
+def test_the_committed_speeds_can_be_read():
+    assert list(cost.read_speeds().columns) == cost.SPEED_COLUMNS
+
+
+# ------------------------------------------------------------------------------------------------ status
+
+
+def evidence(folder, *, runs, curve=True):
+    """A figure's sources and numbers as the figures write them."""
+    folder.mkdir(parents=True)
+    sources = {"figure": "figure_4", "paper": "planet", "scale": "laptop", "runs": runs}
+    (folder / "figure_4.json").write_text(json.dumps(sources))
+    rows = [
+        {"kind": "published", "task": "cartpole_swingup", "method": "PlaNet", "median": 821},
+        {"kind": "random", "task": "cartpole_swingup", "method": "random actions", "median": 61},
+    ]
+    if curve:
+        for steps, median in ((5000, 70.0), (100_000, 512.4)):
+            rows.append(
+                {"kind": "curve", "task": "cartpole_swingup", "method": "PlaNet (RSSM)", "framework": "torch",
+                 "env_steps": steps, "median": median, "seeds": 2}
+            )  # fmt: skip
+    pd.DataFrame(rows).to_csv(folder / "figure_4.csv", index=False)
+    return folder
+
+
+def run(seed, *, complete=True, env_steps=100_000):
+    return {
+        "framework": "torch", "scale": "laptop", "variant": "rssm", "task": "cartpole_swingup", "seed": seed,
+        "status": "complete" if complete else "running", "env_steps": env_steps, "total_env_steps": 100_000,
+        "git_commit": "abc",
+    }  # fmt: skip
+
+
+PLANNED = {("planet", "torch", "smoke"): 1, ("planet", "torch", "laptop"): 2, ("planet", "torch", "paper"): 30}
+
+
+def test_status_counts_complete_runs_and_shows_the_curve(tmp_path):
+    evidence(tmp_path / "laptop" / "planet", runs=[run(0), run(1)])
+    text = status.render(tmp_path, PLANNED)
+    assert "2 of 2 runs complete, 100,000 env steps each" in text
+    assert "| PlaNet (RSSM) | torch | laptop | cartpole_swingup | 2 | 100,000 | 61 | 70 | 512 | 821 |" in text
+    assert "no run of 30" in text and "not written" in text
+
+
+def test_status_says_how_far_an_unfinished_run_got(tmp_path):
+    evidence(tmp_path / "laptop", runs=[run(0), run(1, complete=False, env_steps=40_000)])
+    text = status.render(tmp_path, PLANNED)
+    assert "1 of 2 runs complete" in text
+    assert "cartpole_swingup seed 1 unfinished at 40,000 of 100,000 env steps" in text
+
+
+def test_a_run_behind_two_figures_counts_once_at_its_furthest(tmp_path):
+    evidence(tmp_path / "a", runs=[run(0, complete=False, env_steps=10_000)])
+    evidence(tmp_path / "b", runs=[run(0)])
+    assert "1 of 2 runs complete" in status.render(tmp_path, PLANNED)
+
+
+def test_status_without_evidence_claims_nothing(tmp_path):
+    text = status.render(tmp_path, PLANNED)
+    assert "no run of 2" in text and "complete" not in text
+
+
+def test_the_readme_shows_the_generated_status():
+    """The block between the markers is what `make status` writes: nobody typed in it and it is not out of date."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    fresh = status.replace_block(text, status.render(ROOT / "results" / "evidence", status.planned_counts()))
+    assert text == fresh, "run `make status`"
+
+
+def test_a_readme_without_markers_is_told():
+    with pytest.raises(UserError, match="restore"):
+        status.replace_block("no markers", "x")
+
+
+# ------------------------------------------------------------------------------------------------ preview, plan
+
+
+def test_preview_draws_from_what_is_there():
+    command = preview.command("planet", "figure_4", scale("laptop"), Path("results"))
+    assert command[1:4] == ["-m", "replications.planet.figures", "figure_4"]
+    assert "--allow-mixed-code" in command
+    assert command[command.index("--results-root") + 1] == "results/laptop"
+    assert command[command.index("--seeds") + 1] == str(scale("laptop")["max_seeds"])
+
+
+def test_preview_without_runs_is_told(tmp_path, capsys):
+    assert preview.main(["--scale", str(SCALES / "laptop" / "scale.yaml"), "--results", str(tmp_path)]) == 2
+    assert "no runs in" in capsys.readouterr().err
+
+
+def test_a_run_knows_its_file():
+    file = Run("smoke", "planet", "torch", "rssm", "cartpole_swingup", 3).file
+    assert file == "results/smoke/planet/torch/rssm/cartpole_swingup/seed_3.h5"
+
+
+@pytest.mark.parametrize("name", ["smoke", "laptop"])
+def test_small_scales_use_the_small_shadow_map_and_say_so(name):
+    small = scale(name)
+    for one in all_runs(small):
+        resolved = resolve(one.paper, one.variant, small)
+        assert resolved["values"]["environment"]["shadow_size"] == 512
+        assert {"key": "environment.shadow_size", "value": 512, "layer": "scale"} in resolved["overrides"]
