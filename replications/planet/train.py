@@ -40,6 +40,13 @@ def framework_module(framework: str):
     return module
 
 
+def code_paths(framework: str) -> list[Path]:
+    """The code that decides a run's numbers: what draws figures, tests or writes results is left out."""
+    shared = ("config.py", "runner.py", "formulas", "training", "envs", "replay")
+    own = ("config.py", f"model_{framework}.py", f"agent_{framework}.py", "train.py")
+    return [*(ROOT / "shared" / name for name in shared), *(ROOT / "replications" / "planet" / name for name in own)]
+
+
 def make_parts(config: Config, options: argparse.Namespace, writer: RunWriter) -> runner.Parts:
     """Environments, replay, agents, each with its own stream of the seed."""
     seeds = dict(zip(STREAMS, SeedSequence(options.seed).spawn(len(STREAMS)), strict=True))
@@ -105,7 +112,7 @@ def train(options: argparse.Namespace) -> None:
         device=options.device,
         threads=options.threads,
         seeds={"seed": options.seed, "streams": STREAMS},
-        code_paths=[ROOT / "shared", ROOT / "replications" / "planet"],
+        code_paths=code_paths(options.framework),
     )
     writer = RunWriter(
         options.out,

@@ -92,7 +92,7 @@ def bin_to_grid(steps: np.ndarray, grid: np.ndarray) -> np.ndarray:
 def _resample(seeds: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
     """One bootstrap draw of one task: seeds first, then episodes within each drawn seed."""
     drawn = rng.integers(len(seeds), size=len(seeds))
-    return [seeds[i][rng.integers(seeds[i].size, size=1)] for i in drawn]
+    return [seeds[i][rng.integers(seeds[i].size, size=seeds[i].size)] for i in drawn]
 
 
 def _finite(who: str, scores: np.ndarray) -> np.ndarray:
