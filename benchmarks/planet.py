@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 import yaml
 
 from benchmarks.timing import interleave, report
-from replications.planet.agent_torch import PlanetAgent, pick_device
+from replications.planet.agent_torch import PlanetAgent, prepare
 from replications.planet.config import Config
 from shared.config import ROOT, build, read_yaml, resolve
 from shared.envs.spec import ActSpec
@@ -102,8 +101,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6.0, help="per function")
     parser.add_argument("--paper-update", action="store_true", help="also 50 x 50 at full width: 10 s each on a CPU")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    device = pick_device(options.device)
+    device = prepare(options.device, options.threads)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
     report("planet", measure(device, options.seconds, options.paper_update), options.out, device=device)

@@ -31,6 +31,8 @@ def collect(
     threads: int,
     seeds: Mapping[str, Any],
     code_paths: Iterable[Path],
+    renderer: str = "none",
+    libraries: Iterable[str] = (),
     root: Path = ROOT,
 ) -> dict[str, Any]:
     """Attributes and texts of /provenance, as str and int.
@@ -41,6 +43,8 @@ def collect(
         threads: CPU threads it was given.
         seeds: named seeds of the run, json-able.
         code_paths: folders or files whose code decides the numbers (shared/ and the replication).
+        renderer: what draws the images ("egl", "osmesa"), "none" without simulator images.
+        libraries: names of the distributions whose version may change the numbers.
         root: of the repository.
     """
     gpu, driver = _gpu()
@@ -56,6 +60,8 @@ def collect(
         "driver": driver,
         "device": device,
         "threads": threads,
+        "renderer": renderer,
+        "libraries": ", ".join(f"{name} {_version(name)}" for name in libraries),
         "seeds": json.dumps(seeds, sort_keys=True),
         "environment": json.dumps({name: os.environ[name] for name in ENVIRONMENT if name in os.environ}),
         "environment_yml_sha256": _sha256(root / "environment.yml"),
@@ -138,6 +144,13 @@ def _cpu() -> str:
     model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), None)
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{model or platform.machine() or UNKNOWN}, {count} CPUs"
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return UNKNOWN
 
 
 def _packages() -> str:

@@ -26,8 +26,10 @@ from shared.provenance import now
 SCHEMA = 1
 IDENTITY = ("paper", "framework", "variant", "task", "seed", "scale")
 PROVENANCE_TEXTS = ("packages", "git_diff")  # long: datasets, not attributes
-SESSION_FACTS = ("started", "git_commit", "git_dirty", "code_digest", "device")
+DECISIVE_FACTS = ("code_digest", "device", "threads", "cpu", "gpu", "renderer", "libraries")  # may change the numbers
+SESSION_FACTS = ("started", "git_commit", "git_dirty", *DECISIVE_FACTS)
 GZIP_LEVEL = 4
+DIVERGENCE = frozenset({"loss", "grad_norm"})  # not finite: the run has diverged
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 # column -> (unit, meaning). A column that is not listed here cannot be written.
@@ -121,13 +123,18 @@ class RunWriter:
         tables = {table: dict(arrays) for table, arrays in self._arrays.items()}
         return {"tables": tables, "sessions": list(self._sessions), "wall_seconds": self.wall_seconds}
 
-    def load(self, tree: Mapping[str, Any]) -> None:
-        """Go on from a saved tree: rows added since are dropped; this session joins those before it."""
+    def load(self, tree: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Go on from a saved tree: rows added since are dropped; this session joins those before it.
+
+        Returns: {fact: (before, now)} of what differs between the last session and this one and may change the numbers.
+        """
         self._arrays = {table: dict(arrays) for table, arrays in tree["tables"].items()}
         self._columns = {table: tuple(arrays) for table, arrays in self._arrays.items() if len(arrays["env_steps"])}
         self._pending = {table: [] for table in TABLES}
         self._sessions = [*tree["sessions"], self._sessions[-1]]
         self._wall_before, self._clock = tree["wall_seconds"], time.monotonic()
+        before, now_ = self._sessions[-2:]
+        return {fact: (before.get(fact), now_[fact]) for fact in DECISIVE_FACTS if before.get(fact) != now_[fact]}
 
     def flush(self) -> None:
         """Write `<path>.partial`: the run so far, readable, status "running"."""
@@ -162,6 +169,8 @@ class RunWriter:
             if rows:
                 new = zip(self._columns[table], zip(*rows, strict=True), strict=True)
                 new = {name: np.array([_number(name)(value) for value in values], _dtype(name)) for name, values in new}
+                if table == "learn/update":
+                    _check_finite(new)
                 self._arrays[table] = {name: np.append(old, new[name]) for name, old in self._arrays[table].items()}
                 rows.clear()
 
@@ -199,6 +208,19 @@ class RunWriter:
         group.attrs["started"] = self._sessions[0]["started"]
         group.attrs["finished"] = now()
         group.attrs["wall_seconds"] = self.wall_seconds
+
+
+def _check_finite(columns: Mapping[str, np.ndarray]) -> None:
+    """A run whose loss is no number any more has nothing further to tell: it must not end as a complete one."""
+    for name in DIVERGENCE.intersection(columns):
+        values = columns[name]
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            raise UserError(
+                f"the run diverged: {name} is {values[bad[0]]} at update {columns['updates'][bad[0]]:,}; nothing was "
+                "written after the last checkpoint. Look at /learn/update of the .partial file; a lower learning rate "
+                "or another seed may help"
+            )
 
 
 @dataclass(frozen=True)
@@ -272,8 +294,16 @@ def list_runs(
 
 
 LISTED = (
-    "path", *IDENTITY, "status", "env_steps", "total_env_steps",
-    "git_commit", "code_digest", "config_sha256", "wall_seconds", "problem",
+    "path",
+    *IDENTITY,
+    "status",
+    "env_steps",
+    "total_env_steps",
+    "git_commit",
+    "code_digest",
+    "config_sha256",
+    "wall_seconds",
+    "problem",
 )
 MAKE_ANEW = "delete it and run the command that makes it again"
 

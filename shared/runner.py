@@ -6,7 +6,6 @@ Generic over the agents; replications/<paper>/train.py composes the parts. Every
 """
 
 import contextlib
-import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -18,15 +17,17 @@ import numpy as np
 from safetensors.numpy import save as safetensors_bytes
 
 from shared.checkpoint import Checkpoints, write_whole
+from shared.claim import checkpoint_folder, set_aside
 from shared.envs.vector import VectorEnv
 from shared.errors import UserError
 from shared.replay.buffer import Replay
-from shared.results import RunWriter, read_run
+from shared.results import RunWriter
 from shared.training.evaluate import evaluate
 from shared.training.loop import CheckpointDue, EpisodeEnded, EvaluationDue, Event, Progress, UpdateDone, interact
 from shared.training.progress import Display
 from shared.training.schedule import Schedule
 
+CHECKPOINT_SCHEMA = 1
 PHASES = ("act", "learn", "env", "eval", "replay")
 
 
@@ -44,51 +45,14 @@ class Parts:
     batch: tuple[int, int]
     evaluation_episodes: int
     video: tuple[int, int]
-    writer: RunWriter
-
-
-def checkpoint_folder(out: Path) -> Path:
-    """Where the checkpoints and the replay of an unfinished run live, beside its result file."""
-    return out.with_suffix(".ckpt")
-
-
-def clear_way(out: Path, identity: Mapping[str, Any], config_text: str) -> bool:
-    """Prepare to write `out`. False if it is there already, complete and of this very run.
-
-    Checkpoints that another config, task, seed or framework left there are set aside under `.ckpt.stale`.
-    Raises:
-      UserError: `out` holds another run. OSError: the folder cannot be made or written.
-    """
-    if out.exists():
-        found = read_run(out)
-        same = found.config_text == config_text and all(found.attrs[name] == value for name, value in identity.items())
-        if not same:
-            raise UserError(
-                f"{out} holds another run (task, seed or config differ); move it away or choose another --out"
-            )
-        return False
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {out.parent}: {error}; choose another --out") from error
-    note = checkpoint_folder(out) / "identity.json"
-    text = json.dumps({**identity, "config": config_text}, sort_keys=True, indent=1)
-    if note.exists() and note.read_text() != text:
-        stale = out.with_suffix(".ckpt.stale")
-        shutil.rmtree(stale, ignore_errors=True)
-        checkpoint_folder(out).rename(stale)
-    note.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(note, text.encode())
-    return True
 
 
 class Runner:
     """Consumes the loop's events. Only this class writes files."""
 
-    def __init__(self, parts: Parts, out: Path, label: str):
-        self.parts, self.out = parts, out
-        self.display = Display(label, parts.plan.total_env_steps)
-        self.checkpoints = Checkpoints(checkpoint_folder(out), say=self.display.say)
+    def __init__(self, parts: Parts, writer: RunWriter, out: Path, display: Display):
+        self.parts, self.writer, self.out, self.display = parts, writer, out, display
+        self.checkpoints = Checkpoints(checkpoint_folder(out), say=display.say)
         self.clock = Stopwatch()
         self.clock.watch(parts.agent, act="act", learn="learn")
         self.clock.watch(parts.envs, step="env")
@@ -120,7 +84,7 @@ class Runner:
 
     def handle(self, event: Event) -> None:
         """Record one event and do what it asks for."""
-        at, add = event.counters, self.parts.writer.add
+        at, add = event.counters, self.writer.add
         match event:
             case EpisodeEnded():
                 add(
@@ -146,7 +110,7 @@ class Runner:
         with self.clock.pause(), self.clock.measure("eval"):
             scores = evaluate(self.parts.agent, self.parts.evaluation_envs, self.parts.evaluation_episodes)
         for index, (score, length) in enumerate(scores):
-            self.parts.writer.add(
+            self.writer.add(
                 "eval/episode",
                 env_steps=at.env_steps,
                 updates=at.updates,
@@ -159,52 +123,73 @@ class Runner:
     def save(self, progress: Progress) -> None:
         """Write a checkpoint, then let go of the replay files that only older ones needed."""
         parts, at = self.parts, progress.counters
-        parts.writer.add("time/segment", env_steps=at.env_steps, updates=at.updates, **self.clock.lap())
+        self.writer.add("time/segment", env_steps=at.env_steps, updates=at.updates, **self.clock.lap())
         replay_state = parts.replay.save()
         self.checkpoints.save(
             at.env_steps,
             {
+                "schema": CHECKPOINT_SCHEMA,
                 "progress": progress.tree(),
                 "agent": parts.agent.save(),
                 "prefill": parts.prefill.save(),
                 "envs": parts.envs.save(),
                 "evaluation_envs": parts.evaluation_envs.save(),
                 "replay": replay_state,
-                "writer": parts.writer.save(),
+                "writer": self.writer.save(),
             },
         )
         if self.kept_replay is not None:
             parts.replay.forget(self.kept_replay)
         self.kept_replay = replay_state
-        parts.writer.flush()
+        self.writer.flush()
 
     def restore(self) -> Progress | None:
-        """The newest checkpoint whose replay files are whole, loaded into the parts; None to start afresh."""
-        parts = self.parts
+        """The newest checkpoint whose replay files are whole, loaded into the parts; None to start afresh.
+
+        If there are checkpoints and none can be used, they are set aside, not deleted.
+        """
+        found = self.checkpoints.steps()
         for step, tree in self.checkpoints.candidates():
             try:
-                parts.replay.load(tree["replay"])
+                return self.load(step, tree)
             except UserError as error:
-                self.display.say(f"warning: checkpoint at {step:,} env steps: {error}; trying an older one")
-                continue
-            parts.agent.load(tree["agent"])
-            parts.prefill.load(tree["prefill"])
-            parts.envs.load(tree["envs"])
-            parts.evaluation_envs.load(tree["evaluation_envs"])
-            parts.writer.load(tree["writer"])
-            self.kept_replay = tree["replay"]
-            self.display.start_at(step)
-            self.display.say(f"continuing at {step:,} env steps")
-            return Progress.from_tree(tree["progress"])
+                self.display.say(f"warning: the checkpoint at {step:,} env steps cannot be used: {error}")
+        if found:
+            set_aside(self.out, "because none of its checkpoints can be used", self.display.say)
+            self.display.say("starting anew")
         return None
+
+    def load(self, step: int, tree: Mapping[str, Any]) -> Progress:
+        """Put every part back to where the checkpoint was taken.
+
+        Raises:
+          UserError: a replay file is bad, or the checkpoint is of another schema or device.
+        """
+        if tree.get("schema") != CHECKPOINT_SCHEMA:
+            raise UserError(f"it has schema {tree.get('schema')}, this code reads {CHECKPOINT_SCHEMA}")
+        parts = self.parts
+        parts.replay.load(tree["replay"])
+        parts.agent.load(tree["agent"])
+        parts.prefill.load(tree["prefill"])
+        parts.envs.load(tree["envs"])
+        parts.evaluation_envs.load(tree["evaluation_envs"])
+        for fact, (before, now) in self.writer.load(tree["writer"]).items():
+            self.display.say(
+                f"warning: {fact} was {before!r} and is {now!r} now; from here on the numbers are not those of an "
+                "uninterrupted run (the result file lists both sessions)"
+            )
+        self.kept_replay = tree["replay"]
+        self.display.start_at(step)
+        self.display.say(f"continuing at {step:,} env steps")
+        return Progress.from_tree(tree["progress"])
 
     def finish(self) -> None:
         """Video, parameters, result, in this order: the result's final name says that all is there."""
         parts = self.parts
         parameters = {name: np.ascontiguousarray(value) for name, value in parts.agent.parameters().items()}
         write_whole(self.out.with_suffix(".safetensors"), safetensors_bytes(parameters))
-        parts.writer.finish(video=record_video(parts.agent, parts.video_envs, *parts.video))
-        shutil.rmtree(checkpoint_folder(self.out))
+        self.writer.finish(video=record_video(parts.agent, parts.video_envs, *parts.video))
+        shutil.rmtree(checkpoint_folder(self.out), ignore_errors=True)  # the run is complete, whatever happens here
 
 
 def record_video(agent: Any, envs: VectorEnv, context: int, length: int) -> dict[str, Any]:
@@ -220,9 +205,8 @@ def record_video(agent: Any, envs: VectorEnv, context: int, length: int) -> dict
         rows = envs.step(acted.action)
     batch = {key: np.stack([column[key] for column in columns], 1) for key in columns[0]}
     batch["action_before"] = np.zeros_like(batch["action"][:, 0])
-    prediction = agent.predict(batch, context=context)["image"]
     source = "first rows of held-out episodes, played without exploration by the finished agent"
-    return {"truth": batch["image"], "prediction": prediction, "context": context, "source": source}
+    return {**agent.predict(batch, context=context), "context": context, "source": source}
 
 
 class Stopwatch:

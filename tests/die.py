@@ -1,10 +1,13 @@
 """Run the trainer and kill its process, as by `kill -9`, at a named moment: python -m tests.die MOMENT arguments...
 
-MOMENT is `update:N` (after the N-th gradient step), `step:N` (after the N-th environment step), or `write:PART:N` (when
-the N-th file whose name contains PART has its bytes in place but not yet its name).
+MOMENT is `update:N` (after the N-th gradient step), `step:N` (after the N-th environment step), `write:PATTERN:N` (when
+the N-th file whose name matches has its bytes in place but not yet its name), or `rmtree:N` (when the N-th folder has
+lost its first file).
 """
 
+import fnmatch
 import os
+import shutil
 import signal
 import sys
 
@@ -28,22 +31,33 @@ def after(owner, name: str, moment: str, number: int) -> None:
     setattr(owner, name, wrapped)
 
 
-def before_rename(part: str, number: int) -> None:
+def before_rename(pattern: str, number: int) -> None:
     original = os.replace
 
     def wrapped(source, target, **kwargs):
-        if part in os.path.basename(target):
+        if fnmatch.fnmatch(os.path.basename(target), pattern):
             die_at("write", number)
         return original(source, target, **kwargs)
 
     os.replace = wrapped
 
 
+def half_removed(number: int):
+    def rmtree(folder, **kwargs):
+        next(path for path in sorted(folder.rglob("*")) if path.is_file()).unlink()
+        die_at("rmtree", number)
+
+    return rmtree
+
+
 def main() -> int:
     moment, *arguments = sys.argv[1:]
+    os.environ["OMP_NUM_THREADS"] = arguments[arguments.index("--threads") + 1]  # before torch is imported below
     kind, *details = moment.split(":")
     if kind == "write":
         before_rename(details[0], int(details[1]))
+    elif kind == "rmtree":
+        shutil.rmtree = half_removed(int(details[0]))
     elif kind == "update":
         from replications.planet.agent_torch import PlanetAgent
 

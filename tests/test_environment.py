@@ -192,6 +192,14 @@ def test_a_full_disk_is_told_before_anything_is_downloaded(checkout):
     assert "the disk is too full" in message and "df -h" in message
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_is_not_writable_is_told(checkout):
+    checkout.chmod(0o555)
+    status, message = set_up(checkout)
+    checkout.chmod(0o755)
+    assert status == 2 and "is not writable" in message
+
+
 def tools(checkout) -> Path:
     """A folder with what setup.sh needs from the system, and no Python."""
     folder = checkout / "tools"

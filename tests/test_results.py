@@ -139,13 +139,24 @@ def test_lazy_values_are_read_once_and_only_when_written(path):
     assert read_run(path).tables["learn/update"]["loss"].tolist() == [2.5]
 
 
+@pytest.mark.parametrize("column", ["loss", "grad_norm"])
+def test_a_diverged_run_is_refused_and_names_the_update(path, column):
+    writer = make(path)
+    good = {"loss": 1.0, "grad_norm": 1.0}
+    writer.add("learn/update", updates=6, env_steps=5, **good)
+    writer.add("learn/update", updates=7, env_steps=5, **{**good, column: float("nan")})
+    with pytest.raises(UserError, match=f"{column} is nan at update 7"):
+        writer.finish()
+    assert not path.exists()
+
+
 def test_counters_are_exact_and_nan_survives(path):
     writer = make(path)
-    writer.add("learn/update", updates=2**53 + 1, env_steps=np.int64(2**60 + 1), loss=float("nan"), kl=float("inf"))
+    writer.add("learn/update", updates=2**53 + 1, env_steps=np.int64(2**60 + 1), reward_loss=np.nan, kl=float("inf"))
     writer.finish()
     (row,) = read_run(path).tables["learn/update"].to_dict("records")
     assert (row["updates"], row["env_steps"]) == (2**53 + 1, 2**60 + 1)
-    assert np.isnan(row["loss"]) and row["kl"] == np.inf
+    assert np.isnan(row["reward_loss"]) and row["kl"] == np.inf
 
 
 def test_partial_then_complete(path):

@@ -13,10 +13,22 @@ import time
 
 import pytest
 
+from shared import claim
 from shared.config import ROOT
+from shared.results import read_run
 from tests import tiny
 
-MOMENTS = ["update:5", "write:episode:4", "write:step_:2", "write:.json:1", "write:.partial:1", "step:40", "update:6"]
+MOMENTS = [
+    "update:5",
+    "write:episode*:4",
+    "write:step_*.h5:2",
+    "write:step_*.json:1",
+    "write:*.partial:1",
+    "step:40",
+    "update:6",
+    "write:*.safetensors:1",
+    "write:seed_3.h5:1",
+]
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +88,8 @@ def test_killed_at_random_moments_by_another_process(reference, tmp_path):
     kills = 0
     while kills < 3:
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            wait_for((tmp_path / "seed_3.ckpt" / "replay"), process)
-            time.sleep(chance.uniform(0, 1.5))
+            wait_for_a_new_checkpoint(tmp_path / "seed_3.ckpt", process)
+            time.sleep(chance.uniform(0, 0.5))
             if process.poll() is not None:
                 break  # it finished before the blow fell
             os.kill(process.pid, signal.SIGKILL)
@@ -87,11 +99,31 @@ def test_killed_at_random_moments_by_another_process(reference, tmp_path):
     tiny.assert_same(out, reference)
 
 
-def wait_for(path, process):
-    deadline = time.monotonic() + 60
-    while not path.exists() and process.poll() is None:
-        assert time.monotonic() < deadline, f"{path} did not appear within a minute"
-        time.sleep(0.02)
+def wait_for_a_new_checkpoint(folder, process):
+    """Until this process, and not one before it, has written something: it is in the middle of its work."""
+    before, deadline = set(folder.glob("step_*")), time.monotonic() + 120
+    while set(folder.glob("step_*")) <= before and process.poll() is None:
+        assert time.monotonic() < deadline, f"no checkpoint appeared in {folder} within two minutes"
+        time.sleep(0.01)
+
+
+def test_killed_while_it_tidies_up_after_itself(reference, tmp_path):
+    """The result is there by then: the next start says so and removes what is left."""
+    config, out = tiny.write_config(tmp_path / "config.yaml"), tmp_path / "seed_3.h5"
+    assert tiny.train(config, out, die="rmtree:1").returncode == -signal.SIGKILL
+    assert out.exists() and (tmp_path / "seed_3.ckpt").exists()
+    done = tiny.train(config, out)
+    assert done.returncode == 0 and "is complete" in done.stderr
+    tiny.assert_same(out, reference)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.yaml", "seed_3.h5", "seed_3.safetensors"]
+
+
+def test_two_processes_cannot_write_one_run(reference, tmp_path):
+    config, out = tiny.write_config(tmp_path / "config.yaml"), tmp_path / "seed_3.h5"
+    with claim.only_writer(out):
+        second = tiny.train(config, out)
+    assert second.returncode == 2 and "being trained by another process" in second.stderr
+    assert not (tmp_path / "seed_3.ckpt").exists()
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "no manifest", "replay"])
@@ -118,10 +150,27 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(reference
     tiny.assert_same(out, reference)
 
 
-def test_another_config_does_not_continue_the_old_checkpoint(reference, tmp_path):
+def test_another_config_does_not_continue_the_old_checkpoint_and_does_not_delete_it(reference, tmp_path):
     config, out = tiny.write_config(tmp_path / "config.yaml", planner__horizon=2), tmp_path / "seed_3.h5"
     assert tiny.train(config, out, die="update:12").returncode == -signal.SIGKILL
     done = tiny.train(tiny.write_config(tmp_path / "config.yaml"), out)
-    assert done.returncode == 0 and "continuing" not in done.stderr
+    assert done.returncode == 0 and "continuing" not in done.stderr and "set aside" in done.stderr
     tiny.assert_same(out, reference)
-    assert (tmp_path / "seed_3.ckpt.stale").is_dir()
+    assert list((tmp_path / "seed_3.ckpt.stale").glob("step_*.h5"))
+
+
+def test_other_threads_are_told_because_they_change_the_numbers(tmp_path):
+    config, out = tiny.write_config(tmp_path / "config.yaml"), tmp_path / "seed_3.h5"
+    assert tiny.train(config, out, die="update:12").returncode == -signal.SIGKILL
+    done = tiny.train(config, out, "--threads", "2")
+    assert done.returncode == 0 and "threads was 1 and is 2 now" in done.stderr
+    assert [session["threads"] for session in read_run(out).provenance["sessions"]] == [1, 2]
+
+
+def test_the_same_place_for_another_seed_is_refused_and_nothing_is_lost(tmp_path):
+    config, out = tiny.write_config(tmp_path / "config.yaml"), tmp_path / "seed_3.h5"
+    assert tiny.train(config, out, die="update:12").returncode == -signal.SIGKILL
+    before = sorted(p.name for p in (tmp_path / "seed_3.ckpt").rglob("*"))
+    done = tiny.train(config, out, seed=4)
+    assert done.returncode == 2 and "seed" in done.stderr
+    assert sorted(p.name for p in (tmp_path / "seed_3.ckpt").rglob("*")) == before

@@ -1,6 +1,5 @@
 """A PlaNet configuration so small that a whole run takes seconds, and a run of it in a process of its own."""
 
-import json
 import os
 import subprocess
 import sys
@@ -78,7 +77,7 @@ def train(config: Path, out: Path, *extra: str, die: str = "", task: str = "toy_
 
 
 def content(path: Path) -> dict[str, np.ndarray | str]:
-    """Everything a run claims: curves, video, config and parameters; not the clock and not the machine's facts."""
+    """Everything a run claims: curves, video and parameters; not its name, the clock or the machine's facts."""
     out: dict[str, np.ndarray | str] = {}
     with h5py.File(path, "r") as file:
         for group in ("train", "eval", "learn", "video"):
@@ -87,8 +86,6 @@ def content(path: Path) -> dict[str, np.ndarray | str]:
                     out.update({f"{group}/{name}": node[()]}) if isinstance(node, h5py.Dataset) else None
                 )
             )
-        out["config"] = file["config"][()].decode()
-        out["attributes"] = json.dumps({k: str(v) for k, v in file.attrs.items()}, sort_keys=True)
     out["parameters"] = np.frombuffer(path.with_suffix(".safetensors").read_bytes(), np.uint8)
     return out
 

@@ -67,8 +67,8 @@ class PlanetAgent:
         num_envs = len(obs["is_first"])
         if obs["is_last"].all():
             return Acted(np.zeros((num_envs, self.act_spec.size), np.float32), carry, {})
-        going = self.tensor(~obs["is_first"])[:, None]
-        previous = {name: self.tensor(value) * going for name, value in carry.items()}
+        first = self.tensor(obs["is_first"])[:, None]
+        previous = {name: torch.where(first, 0.0, self.tensor(value)) for name, value in carry.items()}
         state = self.filter(self.dequantised(self.tensor(obs["image"])), previous.pop("action"), previous)
         action = self.plan(state, **self.planner_noise(num_envs))[0][:, 0]
         if explore:
@@ -163,7 +163,10 @@ class PlanetAgent:
 
     @torch.no_grad()
     def predict(self, batch: Arrays, *, context: int) -> Arrays:
-        """Filter `context` rows, then imagine with the actions alone: {"image": (B, T, H, W, C) uint8}."""
+        """Filter `context` rows, then imagine with the actions alone: truth and prediction, (B, T, H, W, C) uint8.
+
+        Both in image_bits bits per channel, as the authors display them.
+        """
         action = previous_actions(
             self.tensor(batch["action"]), self.tensor(batch["is_first"]), self.tensor(batch["action_before"])
         )
@@ -175,7 +178,12 @@ class PlanetAgent:
         last = {name: value[:, -1] for name, value in seen.items()}
         dreamt = imagine(latent, last, action[:, context:], noise[:, context:])
         features = torch.cat([latent.features(seen), latent.features(dreamt)], 1)
-        return {"image": dequantise_uint8(self.model.decoder(features), self.config.model.image_bits).cpu().numpy()}
+        bits = self.config.model.image_bits
+        images = {
+            "truth": quantise(self.tensor(batch["image"]).float(), bits),
+            "prediction": self.model.decoder(features),
+        }
+        return {name: dequantise_uint8(image, bits).cpu().numpy() for name, image in images.items()}
 
     def parameters(self) -> Arrays:
         """Name -> float32 array in torch's layouts: what the safetensors file of a run holds."""
@@ -196,9 +204,20 @@ class PlanetAgent:
             "optimiser": moments,
             "generator": to_numpy(self.generator.get_state()),
             "updates": self.updates,
+            "device": self.device.type,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
+        """Restore what save returned.
+
+        Raises:
+          UserError: it was saved on another kind of device, whose random numbers cannot be continued here.
+        """
+        if state["device"] != self.device.type:
+            raise UserError(
+                f"it was made on {state['device']} and this run is on {self.device.type}: their random numbers differ; "
+                f"give --device {state['device']}, or another --out to start anew"
+            )
         self.load_parameters(state["parameters"])
         self.optimiser.state.clear()
         for name, parameter in self.model.named_parameters():
@@ -289,13 +308,14 @@ def to_numpy(value: Tensor) -> np.ndarray:
     return np.array(value.detach().cpu().numpy(), order="C")
 
 
-def pick_device(name: str) -> str:
-    """ "auto" becomes "cuda" where there is one, else "cpu".
+def prepare(device: str, threads: int) -> str:
+    """Give torch its threads and choose the device: "auto" becomes "cuda" where there is one, else "cpu".
 
     Raises:
       UserError: "cuda" was asked for and torch sees none.
     """
+    torch.set_num_threads(threads)
     available = torch.cuda.is_available()
-    if name == "cuda" and not available:
+    if device == "cuda" and not available:
         raise UserError("--device cuda: torch sees no CUDA device; use --device cpu, or install a CUDA build of torch")
-    return ("cuda" if available else "cpu") if name == "auto" else name
+    return ("cuda" if available else "cpu") if device == "auto" else device

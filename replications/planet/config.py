@@ -46,6 +46,15 @@ class Loss(Strict):
     overshooting_scale: float = NonNegative
     overshooting_distance: int = NonNegative  # agent steps, D
 
+    @model_validator(mode="after")
+    def overshooting_has_entries(self):
+        if self.overshooting_scale > 0 and self.overshooting_distance < 2:
+            raise ValueError(
+                f"overshooting_distance ({self.overshooting_distance}) must be at least 2 where overshooting_scale is "
+                "not 0: the loss compares predictions of 2 .. D steps"
+            )
+        return self
+
 
 class Optimiser(Strict):
     learning_rate: float = Positive
@@ -64,6 +73,8 @@ class Planner(Strict):
 
     @model_validator(mode="after")
     def elites_among_candidates(self):
+        if self.std == "paper" and self.elites < 2:
+            raise ValueError(f"elites ({self.elites}) must be at least 2 with std: paper, which divides by elites - 1")
         if self.elites > self.candidates:
             raise ValueError(
                 f"elites ({self.elites}) exceed candidates ({self.candidates}): CEM refits to the best of its "
@@ -128,4 +139,9 @@ class Config(Strict):
                         f"{name} ({length} rows) exceeds an episode of {task} ({rows} rows at action repeat {repeat}); "
                         f"lower {name}"
                     )
+            if self.schedule.prefill_env_steps < (rows - 1) * repeat:
+                raise ValueError(
+                    f"schedule.prefill_env_steps ({self.schedule.prefill_env_steps}) is shorter than one episode of "
+                    f"{task} ({(rows - 1) * repeat} env steps), nothing is learned from an unfinished one; raise it"
+                )
         return self

@@ -17,14 +17,15 @@ from pathlib import Path
 from numpy.random import SeedSequence
 
 from replications.planet.config import Config
+from shared import claim, errors, provenance, runner
 from shared import config as configs
-from shared import errors, provenance, runner
 from shared.config import ROOT
 from shared.envs.suite import make_env
 from shared.envs.vector import VectorEnv
 from shared.errors import UserError
 from shared.replay.buffer import Replay
 from shared.results import RunWriter
+from shared.training.progress import Display
 from shared.training.random_agent import RandomAgent
 
 STREAMS = ("environment", "evaluation", "video", "replay", "agent", "prefill")
@@ -42,12 +43,12 @@ def framework_module(framework: str):
 
 def code_paths(framework: str) -> list[Path]:
     """The code that decides a run's numbers: what draws figures, tests or writes results is left out."""
-    shared = ("config.py", "runner.py", "formulas", "training", "envs", "replay")
+    shared = ("config.py", "runner.py", "checkpoint.py", "formulas", "training", "envs", "replay")
     own = ("config.py", f"model_{framework}.py", f"agent_{framework}.py", "train.py")
     return [*(ROOT / "shared" / name for name in shared), *(ROOT / "replications" / "planet" / name for name in own)]
 
 
-def make_parts(config: Config, options: argparse.Namespace, writer: RunWriter) -> runner.Parts:
+def make_parts(config: Config, options: argparse.Namespace) -> runner.Parts:
     """Environments, replay, agents, each with its own stream of the seed."""
     seeds = dict(zip(STREAMS, SeedSequence(options.seed).spawn(len(STREAMS)), strict=True))
     world = config.environment
@@ -62,7 +63,7 @@ def make_parts(config: Config, options: argparse.Namespace, writer: RunWriter) -
     )
     envs = VectorEnv(make, 1, seeds["environment"], workers=min(options.workers, 1))
     replay = Replay(
-        runner.checkpoint_folder(options.out) / "replay",
+        claim.checkpoint_folder(options.out) / "replay",
         envs.obs_spec,
         envs.act_spec,
         seed=seeds["replay"],
@@ -80,11 +81,11 @@ def make_parts(config: Config, options: argparse.Namespace, writer: RunWriter) -
         batch=(config.batch.size, config.batch.length),
         evaluation_episodes=config.evaluation.episodes,
         video=(config.video.context, config.video.length),
-        writer=writer,
     )
 
 
 def train(options: argparse.Namespace) -> None:
+    """Check everything a person can get wrong, then claim the place, build the parts and run."""
     resolved = configs.read_resolved(options.config)
     config = configs.build(Config, resolved["values"], where=str(options.config))
     if options.task not in config.environment.action_repeat:
@@ -94,36 +95,39 @@ def train(options: argparse.Namespace) -> None:
             f"{configs.did_you_mean(options.task, config.environment.action_repeat)}; it has {known}. To train another "
             "task, add it there with its action repeat"
         )
+    options.device = framework_module(options.framework).prepare(options.device, options.threads)
+    identity = {name: resolved[name] for name in ("paper", "variant", "scale")}
+    identity |= {"framework": options.framework, "task": options.task, "seed": options.seed}
+    label = "/".join(str(identity[name]) for name in ("paper", "framework", "variant", "task", "seed"))
+    display = Display(label, config.schedule.total_env_steps)
     text = configs.to_text(resolved)
-    identity = {
-        "paper": resolved["paper"],
-        "framework": options.framework,
-        "variant": resolved["variant"],
-        "task": options.task,
-        "seed": options.seed,
-        "scale": resolved["scale"],
-    }
-    if not runner.clear_way(options.out, identity, text):
-        print(f"{options.out} is complete; delete it to train again", file=sys.stderr)
-        return
-    options.device = framework_module(options.framework).pick_device(options.device)
-    facts = provenance.collect(
+    with claim.only_writer(options.out):
+        if not claim.clear_way(options.out, identity, text, display.say):
+            display.say(f"{options.out} is complete; delete it to train again")
+            return
+        parts = make_parts(config, options)
+        writer = RunWriter(
+            options.out,
+            identity=identity,
+            config_text=text,
+            overrides=resolved["overrides"],
+            provenance=facts(options),
+            total_env_steps=config.schedule.total_env_steps,
+        )
+        runner.Runner(parts, writer, options.out, display).execute()
+
+
+def facts(options: argparse.Namespace) -> dict[str, object]:
+    """Provenance of this session; the environments are made, so the renderer is known."""
+    return provenance.collect(
         command=options.command,
         device=options.device,
         threads=options.threads,
         seeds={"seed": options.seed, "streams": STREAMS},
         code_paths=code_paths(options.framework),
+        renderer=os.environ.get("MUJOCO_GL", "none"),
+        libraries=[options.framework, "numpy", "mujoco", "dm_control"],
     )
-    writer = RunWriter(
-        options.out,
-        identity=identity,
-        config_text=text,
-        overrides=resolved["overrides"],
-        provenance=facts,
-        total_env_steps=config.schedule.total_env_steps,
-    )
-    label = "/".join(str(identity[name]) for name in ("paper", "framework", "variant", "task", "seed"))
-    runner.Runner(make_parts(config, options, writer), options.out, label).execute()
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

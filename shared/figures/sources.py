@@ -63,7 +63,7 @@ class Source:
         """Short commits of all sessions, marked where the working tree had changes that the commit does not show."""
         pairs = [(session["git_commit"], session["git_dirty"]) for session in self.run.provenance["sessions"]]
         return sorted(
-            {f"{commit[:SHORT]}{'' if dirty in ('clean', 'unknown') else ' (dirty)'}" for commit, dirty in pairs}
+            {f"{commit[:SHORT]}{'' if dirty in ('', 'unknown') else ' (dirty)'}" for commit, dirty in pairs}
         )
 
     @property

@@ -54,7 +54,11 @@ class Dreams(Protocol):
     """A second, separate protocol for the figures that show predictions."""
 
     def predict(self, batch: Arrays, *, context: int) -> Arrays:
-        """Images (B, T, H, W, C) uint8: reconstructed for the first `context` rows, imagined after."""
+        """truth and prediction, (B, T, H, W, C) uint8.
+
+        truth: the batch's images as the model sees them. prediction: reconstructed for the first `context` rows,
+        imagined from the actions alone after.
+        """
 
 
 class Weights(Protocol):

@@ -2,7 +2,7 @@
 
 Order within one turn: act on the rows at hand, store them, then whatever is due (episode ended, updates, evaluation,
 checkpoint), then step the environments. A checkpoint therefore always falls between a stored row and the next step.
-Read agent.py and schedule.py first; shared/training/run.py consumes the events.
+Read agent.py and schedule.py first; shared/runner.py consumes the events.
 """
 
 from collections.abc import Iterator, Mapping

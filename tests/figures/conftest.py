@@ -13,7 +13,7 @@ PREFILL = 5  # episodes
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PROVENANCE = {
     "git_commit": COMMIT,
-    "git_dirty": "clean",
+    "git_dirty": "",
     "git_diff": "",
     "code_digest": "c0de" * 16,
     "command": "test",

@@ -304,7 +304,7 @@ def test_images_are_quantised_to_five_bits_once_with_noise_inside_a_level():
 def test_predict_sees_only_the_context():
     batch, changed = make_batch(), make_batch()
     changed["image"][:, 2:] = 255 - changed["image"][:, 2:]
-    first, second = (make_agent().predict(b, context=2)["image"] for b in (batch, changed))
+    first, second = (make_agent().predict(b, context=2)["prediction"] for b in (batch, changed))
     assert first.shape == batch["image"].shape and first.dtype == np.uint8
     np.testing.assert_array_equal(first, second)
 
@@ -321,6 +321,6 @@ def test_parameters_round_trip_through_safetensors(tmp_path):
 
 def test_asking_for_a_missing_gpu_is_told(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert agent_torch.pick_device("auto") == "cpu"
+    assert agent_torch.prepare("auto", 1) == "cpu"
     with pytest.raises(agent_torch.UserError, match="--device cuda"):
-        agent_torch.pick_device("cuda")
+        agent_torch.prepare("cuda", 1)

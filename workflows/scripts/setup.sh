@@ -60,6 +60,7 @@ whole && exit 0
 exec 9<"${BASH_SOURCE[0]}"                       # two calls at once: the second waits, then finds the work done
 if command -v flock >/dev/null; then flock 9; fi
 whole && exit 0
+[ -w . ] || fail "$PWD is not writable (read-only disk or another owner); copy the checkout to a folder that you may write to"
 python=$(find_python)
 "$python" -c 'import venv, ensurepip' 2>/dev/null || fail "this Python cannot make virtual environments (no ensurepip)." \
     "On Debian and Ubuntu: apt-get install python$WANTED-venv"

@@ -153,7 +153,7 @@ def main(arguments: list[str]) -> None:
     readme.write_text(replace_block(readme.read_text(encoding="utf-8"), render(ROOT / "results" / "evidence", planned)))
     print("README.md: status written from results/evidence. On this machine (results/):\n")
     for scale in SCALES:
-        if any((ROOT / "results" / scale).glob("*/*.json")):
+        if any((ROOT / "results" / scale).glob("**/*.json")):
             print(f"{scale}:\n{render(ROOT / 'results' / scale, planned)}\n")
 
 
