@@ -32,14 +32,12 @@ def gaussian_head(source, name, target):
 
 
 def gru(source, name, target):
-    """The joint matrices over [x, h], split: rows [:in] act on x."""
-    gates, candidate = source[f"{name}/w_ru"], source[f"{name}/w_c"]
-    inputs = len(gates) - candidate.shape[1]
+    """The joint matrices over [x, h] of the gates (r above u) and of the candidate."""
     return {
-        f"{target}.inputs.weight": np.concatenate([gates[:inputs].T, candidate[:inputs].T]),
-        f"{target}.inputs.bias": np.concatenate([source[f"{name}/b_ru"], source[f"{name}/b_c"]]),
-        f"{target}.gates.weight": gates[inputs:].T,
-        f"{target}.candidate.weight": candidate[inputs:].T,
+        f"{target}.gates.weight": source[f"{name}/w_ru"].T,
+        f"{target}.gates.bias": source[f"{name}/b_ru"],
+        f"{target}.candidate.weight": source[f"{name}/w_c"].T,
+        f"{target}.candidate.bias": source[f"{name}/b_c"],
     }
 
 

@@ -99,10 +99,9 @@ def test_the_posterior_depends_on_its_observation_and_the_prior_does_not(kind):
 def test_initialisers_are_tensorflows_defaults():
     module = latent()
     hidden, deter = 8, 8
-    gates = torch.cat([module.gru.inputs.weight[: 2 * deter].ravel(), module.gru.gates.weight.ravel()])
     limit = math.sqrt(6 / (hidden + deter + 2 * deter))  # Glorot over the joint matrix [x, h] -> [r, u]
-    assert 0.9 * limit < gates.abs().max() <= limit
-    assert (module.gru.inputs.bias[: 2 * deter] == 1).all() and (module.gru.inputs.bias[2 * deter :] == 0).all()
+    assert 0.9 * limit < module.gru.gates.weight.abs().max() <= limit
+    assert (module.gru.gates.bias == 1).all() and (module.gru.candidate.bias == 0).all()
     head = module.prior_head.linear
     limit = math.sqrt(6 / (8 + 4))  # two matrices of 8 -> 4, not one of 8 -> 8
     assert 0.9 * limit < head.weight.abs().max() <= limit and (head.bias == 0).all()
