@@ -1,0 +1,83 @@
+"""Keep the finished runs of one paper and scale: small files under results/evidence/, committed with the repository.
+
+    python -m workflows.scripts.evidence --scale workflows/profiles/laptop/scale.yaml --paper planet
+
+Copies every complete run file and its resolved config, draws the figures from the copies, and lists the runs with
+commit, machine, command and wall time in runs.csv. What they show and do not show a person writes, in README.md there.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from shared.config import ROOT
+from shared.errors import UserError, cli
+from shared.results import list_runs, read_run
+from workflows.scripts.plan import planned_runs, read_experiments, read_scale
+
+FACTS = (
+    *("git_commit", "git_dirty", "code_digest", "command", "started", "wall_seconds"),
+    *("cpu", "gpu", "device", "threads", "renderer", "libraries"),
+)
+
+
+def copy_runs(source: Path, target: Path, paper: str) -> list[Path]:
+    """Complete run files and their configs, by their paths below the scale's folder."""
+    runs = list_runs(source, paper=paper)
+    complete = runs[runs["status"] == "complete"]
+    if complete.empty:
+        raise UserError(f"no complete run of {paper} below {source}; evidence is made of complete runs only")
+    copies = []
+    for path in map(Path, complete["path"]):
+        copy = target / path.relative_to(source / paper)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+        shutil.copyfile(path.with_name("config.yaml"), copy.with_name("config.yaml"))
+        copies.append(copy)
+    return copies
+
+
+def draw(paper: str, figure: str, scale: Mapping[str, Any], runs: list[Path], folder: Path) -> None:
+    """One figure of the copied runs; the print version is left out to stay small."""
+    seeds = len({run.seed for run in planned_runs(paper, figure, scale)})
+    target = folder / figure
+    call = [
+        *(sys.executable, "-m", f"replications.{paper}.figures", figure, "--runs", *map(str, runs)),
+        *("--scale", scale["name"], "--seeds", str(seeds), "--figure", f"{target}.pdf"),
+        *("--numbers", f"{target}.csv", "--sources", f"{target}.json"),
+    ]
+    if subprocess.run(call, cwd=ROOT, check=False).returncode != 0:
+        raise UserError(f"could not draw {paper} {figure}; the message above says why")
+    target.with_suffix(".pdf").unlink()
+
+
+def facts(path: Path) -> dict[str, Any]:
+    run = read_run(path)
+    identity = {name: run.attrs[name] for name in ("task", "variant", "framework", "seed", "env_steps", "status")}
+    return {**identity, **{name: run.provenance.get(name, "") for name in FACTS}}
+
+
+@cli
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m workflows.scripts.evidence", description=__doc__.splitlines()[0])
+    parser.add_argument("--scale", type=Path, required=True, help="a scale.yaml")
+    parser.add_argument("--paper", required=True, help="for example planet")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="where the runs are (default: results)")
+    options = parser.parse_args(arguments)
+    scale = read_scale(options.scale)
+    folder = options.results / "evidence" / options.paper / scale["name"]
+    runs = copy_runs(options.results / scale["name"], folder, options.paper)
+    for figure in read_experiments(options.paper):
+        draw(options.paper, figure, scale, runs, folder)
+    pd.DataFrame([facts(path) for path in runs]).to_csv(folder / "runs.csv", index=False)
+    print(f"{len(runs)} runs kept in {folder}; now say in {folder}/README.md what they show")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
