@@ -11,6 +11,7 @@ import sys
 
 from shared.errors import UserError, cli
 
+GL_RENDERER = 0x1F01
 EGL_PLATFORM_DEVICE_EXT = 0x313F  # extension EGL_EXT_platform_device
 SWITCHED_OFF = ("off", "disable", "disabled", "false", "0")  # what dm_control takes for "no renderer"
 INSTALL = (
@@ -99,6 +100,36 @@ def cannot_draw(backend: str, error: Exception) -> UserError:
     return UserError(f"MUJOCO_GL={backend} cannot draw here: {type(error).__name__}: {error}\n{INSTALL}")
 
 
+class _NoErrors:
+    """Stands where PyOpenGL wants libGL: no GL call is made through it, so there is no error to report."""
+
+    @staticmethod
+    def glGetError() -> int:
+        return 0
+
+
+def _spare_libgl() -> None:
+    """Let PyOpenGL's EGL start without libOpenGL and libGL, which Debian's libegl1 does not bring.
+
+    MuJoCo draws through libEGL alone; PyOpenGL would only ask libGL for errors of calls that nobody makes here.
+    """
+    os.environ.setdefault("PYOPENGL_PLATFORM", "egl")
+    platform = importlib.import_module("OpenGL.platform").PLATFORM
+    if platform.GL is None:
+        platform.GL = _NoErrors
+
+
+def _driver(backend: str) -> str:
+    """What draws, asked in a current context."""
+    if backend == "egl":
+        egl = _load("EGL", (1,))
+        egl.eglGetProcAddress.restype = ctypes.c_void_p
+        get_string = ctypes.CFUNCTYPE(ctypes.c_char_p, ctypes.c_uint)(egl.eglGetProcAddress(b"glGetString"))
+        return (get_string(GL_RENDERER) or b"unknown").decode()
+    opengl = importlib.import_module("OpenGL.GL")
+    return opengl.glGetString(opengl.GL_RENDERER).decode()
+
+
 def prepare() -> str:
     """Import dm_control's renderer with the chosen backend and return the backend's name; call before dm_control.
 
@@ -112,8 +143,10 @@ def prepare() -> str:
         # dm_control's drawing thread outlives the interpreter's pools under OSMesa ("cannot schedule new futures").
         os.environ.setdefault("DISABLE_RENDER_THREAD_OFFLOADING", "1")
         try:
+            if os.environ["MUJOCO_GL"] == "egl":
+                _spare_libgl()
             loaded = importlib.import_module("dm_control._render")
-        except (ImportError, RuntimeError, AttributeError, TypeError) as error:
+        except (ImportError, RuntimeError, AttributeError, TypeError, ctypes.ArgumentError) as error:
             raise cannot_draw(os.environ["MUJOCO_GL"], error) from error
     if loaded.BACKEND is None:
         raise UserError(f"dm_control found no OpenGL library when it was imported.\n{INSTALL}")
@@ -128,12 +161,11 @@ def check() -> str:
     """
     backend = prepare()
     mujoco = importlib.import_module("dm_control.mujoco")
-    opengl = importlib.import_module("OpenGL.GL")
     physics = mujoco.Physics.from_xml_string(SCENE)
     try:
         image = physics.render(16, 16, camera_id=0)
         with physics.contexts.gl.make_current() as context:
-            driver = context.call(opengl.glGetString, opengl.GL_RENDERER).decode()
+            driver = context.call(_driver, backend)
     except Exception as error:  # OpenGL, EGL and MuJoCo each raise their own
         raise cannot_draw(backend, error) from error
     finally:

@@ -99,8 +99,8 @@ def cost_table(runs: Iterable[Run], scale: Mapping[str, Any], speeds: pd.DataFra
                 {
                     **totals,
                     "device": speed["device"],
-                    "hours_per_run": f"{sum(hours) / len(hours):.2g}",
-                    "hours": f"{sum(hours):.2g}",
+                    "hours_per_run": rounded(sum(hours) / len(hours)),
+                    "hours": rounded(sum(hours)),
                     "source": speed["source"],
                 }
             )
@@ -109,12 +109,17 @@ def cost_table(runs: Iterable[Run], scale: Mapping[str, Any], speeds: pd.DataFra
     return pd.DataFrame(rows)
 
 
+def rounded(hours: float) -> str:
+    """Two significant digits, written as a person writes them."""
+    return f"{hours:,.2f}" if hours < 1 else f"{hours:,.1f}" if hours < 10 else f"{float(f'{hours:.2g}'):,.0f}"
+
+
 def render(table: pd.DataFrame, scale: Mapping[str, Any]) -> str:
     """The table for a person."""
     lines = [f"scale {scale['name']}: {scale['purpose']}"]
     for row in table.to_dict("records"):
         lines.append(
-            f"  {row['paper']} {row['framework']}: {row['runs']} runs, {row['env_steps']:,} env steps "
+            f"  {row['paper']} {row['framework']}: {row['runs']} run{'s' * (row['runs'] != 1)}, {row['env_steps']:,} env steps "
             f"(evaluation included), {row['updates']:,} updates, {row['planned_actions']:,} planned actions"
         )
         if row["hours"] == NOT_MEASURED:
