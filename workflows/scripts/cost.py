@@ -119,7 +119,8 @@ def render(table: pd.DataFrame, scale: Mapping[str, Any]) -> str:
     lines = [f"scale {scale['name']}: {scale['purpose']}"]
     for row in table.to_dict("records"):
         lines.append(
-            f"  {row['paper']} {row['framework']}: {row['runs']} run{'s' * (row['runs'] != 1)}, {row['env_steps']:,} env steps "
+            f"  {row['paper']} {row['framework']}: {row['runs']} run{'s' * (row['runs'] != 1)}, "
+            f"{row['env_steps']:,} env steps "
             f"(evaluation included), {row['updates']:,} updates, {row['planned_actions']:,} planned actions"
         )
         if row["hours"] == NOT_MEASURED:
