@@ -14,7 +14,7 @@ PROFILE := workflows/profiles/$(SCALE)
 # One environment, first on the path; nothing of the caller's Python leaks in.
 IN_ENV := unset PYTHONPATH PYTHONHOME; export VIRTUAL_ENV="$(CURDIR)/.venv" PATH="$(CURDIR)/.venv/bin:$$PATH";
 
-.PHONY: help env gl scale figures report preview dry cost status test lint clean-env
+.PHONY: help env gl scale figures report preview dry cost status bench test lint clean-env
 
 help:  ## this list
 	@echo "make TARGET [SCALE=smoke|laptop|paper] [ARGS='more options for snakemake or pytest']"
@@ -38,6 +38,11 @@ cost: env scale  ## runs, env steps, updates and hours of SCALE, from measured s
 
 status: env  ## write the status table of README.md from results/evidence, print that of results/
 	@$(IN_ENV) python -m workflows.scripts.status
+
+bench: env gl  ## time this machine beside its own ceiling (ten minutes; leave it alone meanwhile)
+	@$(IN_ENV) python -m benchmarks.planet --out results/benchmarks/planet.json $(ARGS)
+	@$(IN_ENV) python -m benchmarks.environments --out results/benchmarks/environments.json
+	@$(IN_ENV) python -m benchmarks.replay --out results/benchmarks/replay.json
 
 test: env gl  ## every test
 	@$(IN_ENV) OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python -m pytest $(ARGS)

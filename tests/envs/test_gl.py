@@ -1,5 +1,7 @@
 """Which renderer is chosen, and what a person is told where none works."""
 
+import importlib
+
 import pytest
 
 from shared.envs import gl
@@ -67,3 +69,25 @@ def test_the_egl_probe_agrees_with_dm_control_and_leaves_it_working(renderer):
     if renderer.startswith("egl"):
         assert gl._probe_egl() is None
         assert gl.check() == renderer
+
+
+@pytest.fixture
+def platform(renderer):
+    """PyOpenGL's platform in this process, once dm_control has chosen EGL."""
+    if gl.prepare() != "egl":
+        pytest.skip("this machine draws with OSMesa: PyOpenGL's EGL is not in use")
+    return importlib.import_module("OpenGL.platform").PLATFORM
+
+
+def test_egl_needs_no_libgl_of_debian(platform, monkeypatch):
+    """Debian's libegl1 brings no libGL; PyOpenGL asks it for errors of GL calls, and MuJoCo makes none through it."""
+    monkeypatch.setattr(platform, "GL", None)
+    gl._spare_libgl()
+    assert platform.GL.glGetError() == 0
+
+
+def test_a_libgl_that_is_there_stays(platform, monkeypatch):
+    library = object()
+    monkeypatch.setattr(platform, "GL", library)
+    gl._spare_libgl()
+    assert platform.GL is library
