@@ -47,6 +47,13 @@ def test_the_same_seed_gives_the_same_bits(reference, tmp_path):
     tiny.assert_same(tmp_path / "seed_3.h5", reference)
 
 
+def test_workers_do_not_change_the_numbers(reference, tmp_path):
+    config = tiny.write_config(tmp_path / "config.yaml")
+    done = tiny.train(config, tmp_path / "seed_3.h5", "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    tiny.assert_same(tmp_path / "seed_3.h5", reference)
+
+
 def test_another_seed_gives_other_numbers(reference, tmp_path):
     config = tiny.write_config(tmp_path / "config.yaml")
     assert tiny.train(config, tmp_path / "seed_4.h5", seed=4).returncode == 0

@@ -31,8 +31,10 @@ rule train:
     threads: 2
     resources:
         mem_mb=8_000,
+        env_workers=0,  # processes that play evaluation: faster where there are cores to spare, the same numbers
         runtime="2d",
     shell:
         "python -m replications.{wildcards.paper}.train --config {input.config} --task {wildcards.task}"
         " --framework {wildcards.framework} --seed {wildcards.seed} --out {output} --threads {threads}"
+        " --workers {resources.env_workers}"
         " 2>&1 | tee -i -a {log}"

@@ -61,7 +61,7 @@ def make_parts(config: Config, options: argparse.Namespace) -> runner.Parts:
         time_limit_env_steps=world.time_limit_env_steps,
         shadow_size=world.shadow_size,
     )
-    envs = VectorEnv(make, 1, seeds["environment"], workers=min(options.workers, 1))
+    envs = VectorEnv(make, 1, seeds["environment"])  # one: a process of its own would only wait
     replay = Replay(
         claim.checkpoint_folder(options.out) / "replay",
         envs.obs_spec,
@@ -141,7 +141,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="result file, .h5; appears when the run is complete")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of the learner")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="auto: cuda if there is one")
-    parser.add_argument("--workers", type=int, default=0, help="processes that step environments; 0: none")
+    parser.add_argument("--workers", type=int, default=0, help="processes that play evaluation; 0: none")
     options = parser.parse_args(arguments)
     for name, least in (("seed", 0), ("threads", 1), ("workers", 0)):
         if getattr(options, name) < least:
