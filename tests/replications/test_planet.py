@@ -129,6 +129,19 @@ def test_the_first_transposed_convolution_as_a_product_equals_torchs_own():
     torch.testing.assert_close(decoder(features), x.permute(0, 2, 3, 1), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-7), (torch.float64, 4e-16)])
+def test_tanh_is_tanh_and_has_its_gradient(dtype, tolerance):
+    x = (
+        torch.cat([torch.linspace(-30, 30, 4001), torch.tensor([0.0, 1e-8, -1e-4, 1e4, -1e4])])
+        .to(dtype)
+        .requires_grad_()
+    )
+    got = model_torch.tanh(x)
+    torch.testing.assert_close(got, torch.tanh(x), rtol=0, atol=tolerance)
+    (gradient,) = torch.autograd.grad(got.sum(), x)
+    torch.testing.assert_close(gradient, 1 - torch.tanh(x) ** 2, rtol=0, atol=4 * tolerance)
+
+
 # ------------------------------------------------------------------------------------------------------ the objective
 
 
