@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from replications.planet.config import Config
+from replications.planet.config import Config, Optimiser
 from replications.planet.model_torch import State, WorldModel, imagine, initial_state
 from shared.errors import UserError
 from shared.formulas.divergences import floor_nats, gaussian_kl
@@ -42,14 +42,7 @@ class PlanetAgent:
         init = torch.Generator().manual_seed(init_seed)  # on the CPU: the same weights on every device
         self.model = WorldModel(config.model, act_spec.size, init).to(self.device)
         self.generator = torch.Generator(self.device).manual_seed(noise_seed)
-        settings = config.optimiser
-        self.optimiser = torch.optim.Adam(
-            self.model.parameters(),
-            settings.learning_rate,
-            (settings.beta1, settings.beta2),
-            settings.epsilon,
-            fused=True,
-        )
+        self.optimiser = make_optimiser(self.model, config.optimiser)
         self.updates = 0
 
     # ------------------------------------------------------------------------------------------------------ acting
@@ -243,6 +236,12 @@ class PlanetAgent:
         bits = self.config.model.image_bits
         noise = torch.rand(image.shape, generator=self.generator, device=self.device)
         return quantise(image.float(), bits, noise)
+
+
+def make_optimiser(model: torch.nn.Module, settings: Optimiser) -> torch.optim.Adam:
+    """Adam over all parameters; PlanetAgent.update gives it TensorFlow's epsilon and clips the gradient."""
+    betas = (settings.beta1, settings.beta2)
+    return torch.optim.Adam(model.parameters(), settings.learning_rate, betas, settings.epsilon, fused=True)
 
 
 def objective(

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from replications.planet.agent_torch import objective
-from replications.planet.config import Loss, Model
+from replications.planet.agent_torch import PlanetAgent, make_optimiser, objective
+from replications.planet.config import Config, Loss, Model
 from replications.planet.model_torch import (
     GRU,
     LATENTS,
@@ -22,6 +22,9 @@ from replications.planet.model_torch import (
     imagine,
     initial_state,
 )
+from shared.config import build
+from shared.envs.spec import ActSpec
+from tests import tiny
 from tests.golden import planet_weights
 from tests.golden.loading import options, weights
 
@@ -283,3 +286,66 @@ def test_whole_objective_and_every_gradient(case):
     close(norm, arrays["grad_norm"], GRADIENT)
     zeros = {name: np.zeros_like(value) for name, value in weights(arrays).items()}
     check_gradients(model, planet_weights.world_model({**zeros, **weights(arrays, "g_w/")}))
+
+
+class KnownWorld:
+    """x' = A x + B a + c, in place of the learned model; its reward is minus the squared distance to the goal."""
+
+    def __init__(self, arrays):
+        self.a, self.b, self.c, self.goal = (double(arrays[name]) for name in ("A", "B", "c", "goal"))
+        self.latent = self
+
+    def prior(self, state, action, noise):
+        return {"sample": state["sample"] @ self.a.T + action @ self.b.T + self.c}
+
+    def features(self, state):
+        return state["sample"]
+
+    def reward(self, x):
+        return -((x - self.goal) ** 2).sum(-1)
+
+
+@pytest.mark.golden("cem")
+def test_the_agents_planner(case):
+    """PlanetAgent.plan itself, every iteration of it, with the authors' noise."""
+    arrays = case.load()
+    assert (arrays["min_action"], arrays["max_action"]) == (-1, 1)
+    noise, x0 = double(arrays["noise"]), double(arrays["x0"])[None]
+    for iterations in range(len(noise) + 1):
+        config = build(
+            Config,
+            tiny.values(
+                planner__horizon=int(arrays["horizon"]),
+                planner__iterations=iterations,
+                planner__candidates=int(arrays["amount"]),
+                planner__elites=int(arrays["topk"]),
+            ),
+            where="a golden file",
+        )
+        agent = PlanetAgent(config, {}, ActSpec(noise.shape[-1]), seed=np.random.SeedSequence(0))
+        agent.model = KnownWorld(arrays)
+        latent_noise = torch.zeros(iterations, noise.shape[1], noise.shape[2], 1)
+        mean, std = agent.plan({"sample": x0}, noise[:iterations, None], latent_noise)
+        if iterations:
+            close(mean[0], arrays["mean_per_iter"][iterations - 1], name=f"mean after iteration {iterations}")
+            close(std[0], arrays["stddev_per_iter"][iterations - 1], name=f"std after iteration {iterations}")
+    close(mean[0], arrays["plan"])
+    close(mean[0, 0], arrays["first_action"])
+
+
+@pytest.mark.golden("adam_clip")
+def test_the_agents_optimiser(case):
+    """PlanetAgent.update itself: six steps of clipping by the global norm and Adam with TensorFlow's epsilon."""
+    arrays = case.load()
+    rates = {"learning_rate": "lr", "clip_norm": "clip", "epsilon": "epsilon", "beta1": "beta1", "beta2": "beta2"}
+    settings = {f"optimiser__{ours}": float(arrays[theirs]) for ours, theirs in rates.items()}
+    config = build(Config, tiny.values(**settings), where="a golden file")
+    agent = PlanetAgent(config, {}, ActSpec(1), seed=np.random.SeedSequence(0))
+    agent.model = torch.nn.ParameterList([double(arrays["a0"]), double(arrays["b0"])])
+    agent.optimiser = make_optimiser(agent.model, config.optimiser)
+    for step in range(len(arrays["grad_norm"])):
+        for parameter, name in zip(agent.model, "ab", strict=True):
+            parameter.grad = double(arrays[f"grad_{name}"][step])
+        close(agent.update(), arrays["grad_norm"][step], name=f"norm before clipping, step {step + 1}")
+        for parameter, name in zip(agent.model, "ab", strict=True):
+            close(parameter, arrays[name][step], name=f"{name} after step {step + 1}")
