@@ -46,7 +46,8 @@ def cli(main: Callable[[list[str]], int | None]) -> Callable[[list[str] | None],
         try:
             return main([a for a in arguments if a != "--traceback"]) or 0
         except KeyboardInterrupt:
-            print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+            message = "interrupted; the same command continues from the last checkpoint (or starts again without one)"
+            print(message, file=sys.stderr)
             return 130
         except (UserError, OSError) as error:
             message = explain(error)

@@ -3,11 +3,14 @@
 No field has a default: a number has one place. Networks and planner receive their own group, never the whole.
 """
 
+import sys
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from shared.config import Strict
+from shared.config import Strict, build, read_resolved
+from shared.errors import cli
 from shared.training.schedule import Schedule
 
 Positive = Field(gt=0)
@@ -145,3 +148,14 @@ class Config(Strict):
                     f"{task} ({(rows - 1) * repeat} env steps), nothing is learned from an unfinished one; raise it"
                 )
         return self
+
+
+@cli
+def main(arguments: list[str]) -> None:
+    """python -m replications.planet.config FILE: status 0 if a resolved config is possible, else what is wrong."""
+    for path in map(Path, arguments):
+        build(Config, read_resolved(path)["values"], where=str(path))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

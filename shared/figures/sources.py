@@ -6,6 +6,7 @@ shared/results.py reads the files; curves.py and tables.py draw what is loaded h
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -101,6 +102,8 @@ def find_runs(root: Path, *, paper: str, scale: str | None) -> tuple[list[Path],
         raise UserError(f"--results-root {root}: no such folder; give results/SCALE, as in results/smoke")
     listed = list_runs(root, paper=paper, scale=scale)
     damaged = listed["status"] == "unreadable"
+    for problem in listed.loc[damaged, "problem"]:
+        print(f"warning: left out: {problem}", file=sys.stderr)
     notes = [f"UNREADABLE and left out: {path}" for path in listed.loc[damaged, "path"]]
     return [Path(path) for path in listed.loc[~damaged, "path"]], notes
 

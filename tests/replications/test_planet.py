@@ -313,6 +313,29 @@ def test_images_are_quantised_to_five_bits_once_with_noise_inside_a_level():
     assert not torch.equal(got, agent.dequantised(image)), "the noise is drawn anew each time"
 
 
+def test_learning_feeds_every_row_the_action_that_led_to_it(monkeypatch):
+    """Row t gets the action of row t - 1, the first row the one before the chunk, an episode's first row none."""
+    agent, batch, seen = make_agent(), make_batch(), {}
+    batch["is_first"][1, 0] = True
+    gradients = agent.gradients
+    monkeypatch.setattr(agent, "gradients", lambda **inputs: seen.update(inputs) or gradients(**inputs))
+    agent.learn(batch)
+    np.testing.assert_array_equal(seen["action"][:, 1:].numpy(), batch["action"][:, :-1])
+    np.testing.assert_array_equal(seen["action"][[0, 2], 0].numpy(), batch["action_before"][[0, 2]])
+    assert not seen["action"][1, 0].any()
+    np.testing.assert_array_equal(seen["reward"].numpy(), batch["reward"])
+
+
+@pytest.mark.parametrize(("row", "matters"), [(1, True), (2, True), (4, True), (5, False)])
+def test_prediction_uses_the_action_that_led_to_each_row(row, matters):
+    """With 2 rows of context out of 6: the action at row 1 leads to the first imagined row, that at row 5 nowhere."""
+    batch, changed = make_batch(), make_batch()
+    changed["action"][:, row] = -changed["action"][:, row]
+    first, second = (make_agent().predict(b, context=2)["prediction"] for b in (batch, changed))
+    assert np.array_equal(first[:, : row + 1], second[:, : row + 1]), "an action changed the rows before its effect"
+    assert np.array_equal(first, second) != matters
+
+
 def test_predict_sees_only_the_context():
     batch, changed = make_batch(), make_batch()
     changed["image"][:, 2:] = 255 - changed["image"][:, 2:]

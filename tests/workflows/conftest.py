@@ -18,7 +18,7 @@ COPIED = ("Snakefile", "workflows", "shared", "replications", "data/reference", 
 STAND_IN_TRAIN = '''"""Stand-in."""
 import argparse, pathlib, sys, time
 parser = argparse.ArgumentParser()
-for name in ("config", "task", "framework", "seed", "out", "threads"):
+for name in ("config", "task", "framework", "seed", "out", "threads", "workers"):
     parser.add_argument(f"--{name}", required=True)
 asked = parser.parse_args()
 with open("calls.log", "a") as log:

@@ -1,7 +1,9 @@
 """Cost, status and preview: what they count and what they say."""
 
 import json
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -192,3 +194,30 @@ def test_small_scales_use_the_small_shadow_map_and_say_so(name):
         resolved = resolve(one.paper, one.variant, small)
         assert resolved["values"]["environment"]["shadow_size"] == 512
         assert {"key": "environment.shadow_size", "value": 512, "layer": "scale"} in resolved["overrides"]
+
+
+def test_a_misspelled_task_of_a_scale_is_named_before_anything_is_planned():
+    scale = {**read_scale(ROOT / "workflows/profiles/smoke/scale.yaml"), "tasks": {"planet": ["cartpole_swngup"]}}
+    with pytest.raises(UserError, match="unknown task 'cartpole_swngup', did you mean 'cartpole_swingup'"):
+        all_runs(scale)
+
+
+@pytest.mark.parametrize("length", [12, 5000])
+def test_resolve_config_writes_possible_values_and_refuses_others(tmp_path, monkeypatch, length):
+    """A batch longer than an episode is told here, not by thirty failed jobs on a cluster."""
+    monkeypatch.chdir(ROOT)
+    scale = {"name": "smoke", "overrides": {"planet": {"batch": {"length": length}}}}
+    job = SimpleNamespace(
+        output=[str(tmp_path / "config.yaml")],
+        log=[str(tmp_path / "config.log")],
+        params=SimpleNamespace(resolved=resolve("planet", "rssm", scale)),
+        wildcards=SimpleNamespace(paper="planet"),
+    )
+    script = str(ROOT / "workflows/scripts/resolve_config.py")
+    if length == 12:
+        runpy.run_path(script, init_globals={"snakemake": job})
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["config.log", "config.yaml"]
+        return
+    with pytest.raises(SystemExit, match=r"batch\.length \(5000 rows\)"):
+        runpy.run_path(script, init_globals={"snakemake": job})
+    assert [path.name for path in tmp_path.iterdir()] == ["config.log"]

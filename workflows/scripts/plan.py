@@ -89,6 +89,7 @@ def planned_runs(paper: str, figure: str, scale: Mapping[str, Any], *, root: Pat
         )
     experiment = experiments[figure]
     tasks = (scale["tasks"] or {}).get(paper, experiment.tasks)
+    check_tasks(paper, tasks, scale, root=root)
     seeds = min(experiment.seeds, scale["max_seeds"] or experiment.seeds)
     return [
         Run(scale["name"], paper, framework, variant, task, seed)
@@ -97,6 +98,18 @@ def planned_runs(paper: str, figure: str, scale: Mapping[str, Any], *, root: Pat
         for task in tasks
         for seed in range(seeds)
     ]
+
+
+def check_tasks(paper: str, tasks: Iterable[str], scale: Mapping[str, Any], *, root: Path = ROOT) -> None:
+    """Raise UserError for a task that the paper has no action repeat for: it could not be run."""
+    path = paper_folder(paper, root=root) / "paper.yaml"
+    known = read_yaml(path)["environment"]["action_repeat"]
+    for task in tasks:
+        if task not in known:
+            raise UserError(
+                f"scale {scale['name']} or experiments.yaml of {paper}: unknown task {task!r}"
+                f"{did_you_mean(task, known)}; {shown(path)}, environment.action_repeat, has {listing(known)}"
+            )
 
 
 def all_runs(scale: Mapping[str, Any], *, root: Path = ROOT) -> list[Run]:

@@ -129,9 +129,9 @@ def render(folder: Path, planned: Mapping[tuple[str, str, str], int], *, root: P
         header = ["method", "framework", "scale", "task", "seeds", "env steps", *numbers, "source"]
         parts.append(markdown(header, shown_rows))
         parts.append(
-            "Returns are medians over seeds and test episodes; *first* and *last test* are the first and the last "
-            "evaluation of the curve. *Published* is the paper's final mean, reached with its own sizes and env steps: "
-            "only scale paper may be compared with it."
+            "Returns are medians over seeds and test episodes; *random*: the random prefill episodes; *first* and "
+            "*last test*: the first and the last evaluation of the curve. *Published* is the paper's final mean, "
+            "reached with its own sizes and env steps: only scale paper may be compared with it."
         )
     return "\n\n".join(parts)
 
