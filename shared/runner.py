@@ -146,29 +146,28 @@ class Runner:
     def restore(self) -> Progress | None:
         """The newest checkpoint whose replay files are whole, loaded into the parts; None to start afresh.
 
-        If there are checkpoints and none can be used, they are set aside, not deleted.
+        If there are checkpoints and all are damaged, they are set aside, not deleted.
+        Raises:
+          UserError: a whole checkpoint that this machine or command cannot continue; it stays where it is.
         """
         found = self.checkpoints.steps()
         for step, tree in self.checkpoints.candidates():
             try:
-                return self.load(step, tree)
+                if tree.get("schema") != CHECKPOINT_SCHEMA:
+                    raise UserError(f"it has schema {tree.get('schema')}, this code reads {CHECKPOINT_SCHEMA}")
+                self.parts.replay.load(tree["replay"])  # changes nothing when it refuses
             except UserError as error:
                 self.display.say(f"warning: the checkpoint at {step:,} env steps cannot be used: {error}")
+            else:
+                return self.load(step, tree)
         if found:
             set_aside(self.out, "because none of its checkpoints can be used", self.display.say)
             self.display.say("starting anew")
         return None
 
     def load(self, step: int, tree: Mapping[str, Any]) -> Progress:
-        """Put every part back to where the checkpoint was taken.
-
-        Raises:
-          UserError: a replay file is bad, or the checkpoint is of another schema or device.
-        """
-        if tree.get("schema") != CHECKPOINT_SCHEMA:
-            raise UserError(f"it has schema {tree.get('schema')}, this code reads {CHECKPOINT_SCHEMA}")
+        """Put every part but the replay back to where the checkpoint was taken."""
         parts = self.parts
-        parts.replay.load(tree["replay"])
         parts.agent.load(tree["agent"])
         parts.prefill.load(tree["prefill"])
         parts.envs.load(tree["envs"])

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from shared.errors import UserError
 from shared.runner import Runner, record_video
 from shared.training.agent import Acted
 from shared.training.loop import Counters, Progress
@@ -53,6 +54,9 @@ class Part:
     def forget(self, state):
         self.forgotten.append(state["number"])
 
+    def load(self, state):
+        self.saved = state["number"]
+
     def act(self, *_):
         raise AssertionError("not needed to save")
 
@@ -85,3 +89,17 @@ def test_a_checkpoint_holds_every_part(runner):
     runner.save(Progress(Counters(env_steps=10), zeros, {}, zeros, zeros))
     _, tree = runner.checkpoints.latest()
     assert tree.keys() >= {"schema", "progress", "agent", "prefill", "envs", "evaluation_envs", "replay", "writer"}
+
+
+def test_a_checkpoint_that_the_agent_refuses_stays_and_ends_the_run(runner, monkeypatch):
+    """A run of another device is whole: it must be neither set aside nor begun again."""
+    zeros = np.zeros(1)
+    runner.save(Progress(Counters(env_steps=10), zeros, {}, zeros, zeros))
+
+    def refuse(state):
+        raise UserError("it was made on cuda")
+
+    monkeypatch.setattr(runner.parts.agent, "load", refuse)
+    with pytest.raises(UserError, match="made on cuda"):
+        runner.restore()
+    assert runner.checkpoints.steps() == [10]

@@ -67,22 +67,6 @@ def overshooting_kl(post_mean, post_std, prior_mean, prior_std, lengths, nats):
     return result
 
 
-def overshoot(start, actions, transition, distance):
-    """Open-loop predictions, one rollout per start. start: (T,) posterior, actions: (T,) into each step.
-
-    Returns (T, distance + 1); NaN where the rollout would need actions beyond the end.
-    """
-    steps = len(actions)
-    result = np.full((steps, distance + 1), np.nan)
-    for t in range(steps):
-        state = start[t - 1] if t > 0 else 0.0
-        for d in range(distance + 1):
-            if t + d < steps:
-                state = transition(state, actions[t + d])
-                result[t, d] = state
-    return result
-
-
 def refit(actions, returns, elites, std):
     """CEM refit of one planner, actions (J, H, A), by sorting a Python list."""
     ranking = sorted(range(len(returns)), key=lambda j: (-returns[j], j))[:elites]
