@@ -1,5 +1,6 @@
 """What all tests share: the option --golden-dir, hypothesis profiles (HYPOTHESIS_PROFILE=ci or nightly), and `run` and
-`grad`, which run one formula in every array library; tests/formulas/test_divergences.py shows how.
+`grad`, which run one formula in every array library; tests/formulas/test_divergences.py shows how. `run_any` and
+`grad_any` run it in float32 too and carry the dtype's rounding, `eps`, for tolerances: properties use these.
 
 Compiled torch (inductor, seconds per formula) takes part when REPRO_TEST_COMPILED=1 is set; that every formula can be
 traced by torch.compile is always tested (tests/formulas/test_core.py).
@@ -33,11 +34,12 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "golden(prefix): run for every golden file whose name begins so, as `case`")
+    config.addinivalue_line("markers", "property(*names): which of the 74 properties of the core this test holds")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# One formula in every library. Lists become float64 (or bool, or integer) arrays; arrays keep their dtype; tuples are
-# trees of arguments. Results come back as NumPy.
+# One formula in every library. Lists become float64 (or bool, or integer) arrays; arrays keep their dtype, except that
+# the float32 backends turn float64 into float32; tuples are trees of arguments. Results come back as NumPy.
 
 
 def tree_map(function, tree):
@@ -54,8 +56,16 @@ def _as_tree(result):
 class Numpy:
     """The reference: float64."""
 
+    def __init__(self, dtype=np.float64):
+        self.dtype = dtype
+        self.eps = float(np.finfo(dtype).eps)
+
+    def array(self, x):
+        x = np.asarray(x)
+        return x.astype(self.dtype) if x.dtype == np.float64 else x
+
     def convert(self, tree):
-        return tree_map(np.asarray, tree)
+        return tree_map(self.array, tree)
 
     def __call__(self, function, *args):
         return tree_map(np.asarray, _as_tree(function(*self.convert(args))))
@@ -66,7 +76,7 @@ class ReadOnlyNumpy(Numpy):
 
     def convert(self, tree):
         def lock(x):
-            x = np.array(x)
+            x = np.array(self.array(x))
             x.flags.writeable = False
             return x
 
@@ -79,19 +89,20 @@ class Strict(Numpy):
     def convert(self, tree):
         import array_api_strict
 
-        return tree_map(lambda x: array_api_strict.asarray(np.array(x)), tree)
+        return tree_map(lambda x: array_api_strict.asarray(np.array(self.array(x))), tree)
 
 
-class Torch:
+class Torch(Numpy):
     """torch, eager or compiled."""
 
-    def __init__(self, compiled=False):
+    def __init__(self, compiled=False, dtype=np.float64):
+        super().__init__(dtype)
         self.compiled = compiled
 
     def convert(self, tree):
         import torch
 
-        return tree_map(lambda x: torch.tensor(np.asarray(x)), tree)
+        return tree_map(lambda x: torch.tensor(self.array(x)), tree)
 
     def __call__(self, function, *args):
         import torch
@@ -111,10 +122,11 @@ class Torch:
         return [np.zeros(x.shape) if g is None else g.numpy() for x, g in zip(inputs, grads, strict=True)]
 
 
-class Jax:
-    """JAX in float64, with strict promotion: mixing dtypes or ranks is an error. Compiled functions are remembered."""
+class Jax(Numpy):
+    """JAX with strict promotion: mixing dtypes or ranks is an error. Compiled functions are remembered."""
 
-    def __init__(self, jit=False):
+    def __init__(self, jit=False, dtype=np.float64):
+        super().__init__(dtype)
         self.jit = jit
         self.jitted = {}
 
@@ -128,7 +140,7 @@ class Jax:
     def convert(self, tree):
         import jax.numpy as jnp
 
-        return tree_map(lambda x: jnp.asarray(np.asarray(x)), tree)
+        return tree_map(lambda x: jnp.asarray(self.array(x)), tree)
 
     def _compiled(self, jax, function):
         if not self.jit:
@@ -158,6 +170,22 @@ BACKENDS = {
 if os.environ.get("REPRO_TEST_COMPILED") == "1":
     BACKENDS["torch-compiled"] = Torch(compiled=True)
 AUTODIFF = [name for name, backend in BACKENDS.items() if hasattr(backend, "gradients")]
+SINGLE = {"torch-float32": Torch(dtype=np.float32), "jax-jit-float32": Jax(jit=True, dtype=np.float32)}
+if os.environ.get("REPRO_TEST_COMPILED") == "1":
+    SINGLE["torch-compiled-float32"] = Torch(compiled=True, dtype=np.float32)
+ANY = {name: backend for name, backend in BACKENDS.items() if name not in ("readonly", "jax")} | SINGLE
+
+
+class Gradients:
+    """A backend's gradients as a function, with its rounding."""
+
+    def __init__(self, backend):
+        self.eps = backend.eps
+        self.dtype = backend.dtype
+        self.backend = backend
+
+    def __call__(self, function, *args):
+        return self.backend.gradients(function, *args)
 
 
 @pytest.fixture(params=BACKENDS)
@@ -170,6 +198,18 @@ def run(request):
 def grad(request):
     """grad(function, *args): gradients of the summed result with respect to the floating-point arguments, as NumPy."""
     return BACKENDS[request.param].gradients
+
+
+@pytest.fixture(params=ANY)
+def run_any(request):
+    """Like `run`, in float64 and float32; run_any.eps is the dtype's rounding."""
+    return ANY[request.param]
+
+
+@pytest.fixture(params=[name for name in ANY if hasattr(ANY[name], "gradients")])
+def grad_any(request):
+    """Like `grad`, in float64 and float32; grad_any.eps is the dtype's rounding."""
+    return Gradients(ANY[request.param])
 
 
 @pytest.fixture(params=["numpy", "torch", "jax-jit"])

@@ -1,10 +1,31 @@
-"""Divergences between latent distributions, and the free-nats floor.
+"""Divergences between latent distributions, their balancing, and the free-nats floor.
 
-PlaNet Eq. 3 needs KL(posterior, prior) per time step. The ORDER of sum, floor and mean differs between the four papers
-and is therefore a visible line of each agent; only the atoms are here. Read elbo.py next.
+All four papers need KL(posterior, prior) per time step. The ORDER of sum, floor and mean differs between them and is
+therefore a visible line of each agent (README.md, "Who clips how"); only the atoms are here. Read elbo.py next.
 """
 
-from shared.formulas._backend import check_shapes, namespace
+from shared.formulas._backend import check_shapes, namespace, stop_gradient_tree
+from shared.formulas._math import log_softmax
+
+
+def categorical_kl(logits_p, logits_q):
+    """Kullback-Leibler divergence of categorical distributions, KL(p, q).
+
+        KL = sum_k p_k (log p_k - log q_k),    p = softmax(logits_p),    q = softmax(logits_q)
+
+    Args:
+      logits_p: unnormalised log-probabilities of p (the posterior), (..., K), finite.
+      logits_q: the same of q (the prior), (..., K), finite.
+    Returns:
+      KL in nats, (...), >= 0 up to rounding. The caller sums over the S latents. Gradients flow through both arguments.
+    Raises:
+      ValueError: the shapes differ.
+    Source: DreamerV2 Eq. 2; DreamerV3, world model learning; authors' code common/nets.py and dreamerv3/rssm.py.
+    """
+    check_shapes("categorical_kl", logits_p=logits_p, logits_q=logits_q)
+    xp = namespace(logits_p, logits_q)
+    log_p, log_q = log_softmax(logits_p), log_softmax(logits_q)
+    return xp.sum(xp.exp(log_p) * (log_p - log_q), axis=-1)
 
 
 def gaussian_kl(mean_p, std_p, mean_q, std_q):
@@ -29,6 +50,27 @@ def gaussian_kl(mean_p, std_p, mean_q, std_q):
     return 0.5 * (ratio * ratio + distance * distance - 1) - xp.log(ratio)
 
 
+def balanced(kl, post, prior, alpha):
+    """KL balancing: the prior learns towards the posterior at one speed, the posterior towards the prior at another.
+
+        L = alpha * kl(sg(post), prior) + (1 - alpha) * kl(post, sg(prior))
+
+    Args:
+      kl: function (post, prior) -> nats; it may sum, average and floor, since the papers differ there.
+      post, prior: statistics of the two distributions as kl takes them: an array, or a tuple, list or dict of arrays.
+      alpha: share of the side on which the prior learns, in [0, 1] (DreamerV2: 0.8).
+    Returns:
+      What kl returns, in nats. The value is that of kl(post, prior) for every alpha; the gradient to the prior is alpha
+      times, to the posterior (1 - alpha) times that of kl.
+    Raises:
+      ValueError: alpha is outside [0, 1].
+    Source: DreamerV2 Algorithm 2 and section 2.2; authors' code common/nets.py (`kl_loss`, balance).
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"balanced: alpha is {alpha}, expected 0 to 1 (the share of the prior's side)")
+    return alpha * kl(stop_gradient_tree(post), prior) + (1 - alpha) * kl(post, stop_gradient_tree(prior))
+
+
 def floor_nats(value, nats):
     """The larger of a value and its free nats: what costs less than `nats` is not optimised further.
 
@@ -42,7 +84,7 @@ def floor_nats(value, nats):
       would pass half of it at equality). NaN stays NaN.
     Raises:
       TypeError: value is no array.
-    Source: PlaNet appendix A (3 free nats); Kingma et al. 2016, Eq. 15.
+    Source: PlaNet appendix A and Dreamer (3 free nats), DreamerV3 (1); Kingma et al. 2016, Eq. 15.
     """
     xp = namespace(value)
     return xp.where(value <= nats, nats, value)

@@ -1,11 +1,13 @@
-"""Terms of the evidence lower bound: log-likelihoods (PlaNet Eq. 3) and latent overshooting (PlaNet Eq. 7).
+"""Terms of the evidence lower bound: log-likelihoods (PlaNet Eq. 3), latent overshooting (PlaNet Eq. 7), and the
+contrastive bound that replaces the image's likelihood in one variant of Dreamer.
 
-The agent sums over dimensions and averages over batch and time. Read divergences.py first, planning.py next.
+The agent sums over dimensions and averages over batch and time. Read divergences.py first, distributions.py next.
 """
 
 import math
 
 from shared.formulas._backend import check_shapes, indices, namespace
+from shared.formulas._math import logsumexp, softplus
 from shared.formulas.divergences import floor_nats, gaussian_kl
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)                 # log-normaliser of a unit Gaussian
@@ -34,6 +36,51 @@ def gaussian_log_prob(x, mean, std):
         return error * error * (-0.5 / std**2) - (math.log(std) + HALF_LOG_TWO_PI)
     error = error / std
     return -0.5 * (error * error) - xp.log(std) - HALF_LOG_TWO_PI
+
+
+def bernoulli_log_prob(x, logits):
+    """Log-probability of a binary event, elementwise; of a soft label, the negative cross-entropy.
+
+        log p = x * log(sigmoid(logits)) + (1 - x) * log(1 - sigmoid(logits))
+
+    Args:
+      x: event, 0 or 1, or the probability of 1, in [0, 1], floating point, (...). Continuation heads are trained on
+        gamma * (1 - is_terminal).
+      logits: log-odds of 1, (...).
+    Returns:
+      Nats, (...), <= 0. Gradient to logits x - sigmoid(logits); to x the logits.
+    Raises:
+      ValueError: the shapes differ.
+    Source: Dreamer section 3 (discount prediction); DreamerV2 Eq. 2; DreamerV3 (continue predictor).
+    """
+    check_shapes("bernoulli_log_prob", x=x, logits=logits)
+    namespace(x, logits)                       # refuses a mixture of libraries
+    return -(x * softplus(-logits) + (1 - x) * softplus(logits))        # not x * logits - softplus: that cancels
+
+
+def info_nce(positive, candidates):
+    """Contrastive bound on mutual information: how much likelier the true pair is than the candidates together.
+
+        I = log f(true pair) - log sum_j f(candidate_j)
+
+    Args:
+      positive: log f of the true pair, (...), nats.
+      candidates: log f of all candidates, the true pair among them, (N, ...), nats.
+    Returns:
+      (...), nats, <= 0 where the true pair is among the candidates; adding log N gives the bound. Gradients flow
+      through both.
+    Raises:
+      ValueError: candidates is not (N, ...) over the shape of positive.
+    Source: Dreamer Eq. 11 (contrastive estimation); van den Oord et al. 2018, Eq. 4; authors' code (TF1)
+      training/utility.py, which does not divide the sum by N.
+    """
+    if tuple(candidates.shape[1:]) != tuple(positive.shape) or candidates.ndim < 1:
+        raise ValueError(
+            f"info_nce: positive {tuple(positive.shape)} and candidates {tuple(candidates.shape)} do not fit; "
+            "expected (...) and (N, ...)"
+        )
+    namespace(positive, candidates)
+    return positive - logsumexp(candidates, axis=0)
 
 
 # Latent overshooting, for T = 4 and distance 2. Start t rolls the prior out from the posterior at t-1 (zeros for

@@ -1,11 +1,28 @@
-"""PlaNet's image preprocessing: fewer bits per channel, dequantisation noise, the range [-0.5, 0.5), and the way back.
+"""Image preprocessing: the range [-0.5, 0.5]; PlaNet and Dreamer (TF1) add dequantisation noise, PlaNet drops bits.
 
-Images stay uint8 until the agent; it converts to float once and calls `quantise` once. Read elbo.py next.
+Images stay uint8 until the agent; it converts to float once and calls one of these once. Read sequences.py next.
 """
 
 from shared.formulas._backend import check_shapes, namespace
 
 PIXEL_BITS = 8
+
+
+def centre(image):
+    """An image as the encoders of Dreamer (TF2), DreamerV2 and DreamerV3 see it.
+
+        x = image / 255 - 1/2
+
+    Args:
+      image: pixels 0 to 255 as floating point, (...).
+    Returns:
+      (...), in [-0.5, 0.5], no unit. Gradient 1 / 255.
+    Raises:
+      ValueError: image is not floating point.
+    Source: authors' code of Dreamer (TF2) dreamer.py, DreamerV2 agent.py, DreamerV3 rssm.py (`Encoder`).
+    """
+    _check_image("centre", image, PIXEL_BITS)
+    return image / (2**PIXEL_BITS - 1) - 0.5
 
 
 def quantise(image, bits, noise=None):
@@ -21,7 +38,7 @@ def quantise(image, bits, noise=None):
       (...), in [-0.5, 0.5), no unit. No gradient to image (floor); gradient 1 / 2^bits to noise.
     Raises:
       ValueError: image is not floating point, bits is out of range, or the shapes differ.
-    Source: PlaNet appendix A (5 bits, as in Glow); authors' code tools/preprocess.py (`preprocess`).
+    Source: PlaNet appendix A (5 bits, as in Glow); Dreamer, TF1 (8 bits); authors' code tools/preprocess.py.
     """
     xp = _check_image("quantise", image, bits)
     x = xp.floor(image / 2 ** (PIXEL_BITS - bits)) / 2**bits - 0.5

@@ -1,6 +1,7 @@
-"""Adam as TensorFlow 1 computes it, and clipping by the global gradient norm (PlaNet's optimiser).
+"""Update rules: Adam as TensorFlow computes it with clipping by the global norm (PlaNet, Dreamer, DreamerV2), and
+LaProp with adaptive clipping (DreamerV3).
 
-The agents may use their library's fused optimiser; tests hold it against these functions.
+The agents may use their library's fused optimiser; tests hold it against these functions. Read images.py next.
 """
 
 from functools import reduce
@@ -20,7 +21,7 @@ def clip_by_global_norm(grads, limit):
       (grads, norm): the scaled list, and the norm before clipping, (). Gradients flow, though nobody needs them.
     Raises:
       ValueError: limit is not positive, or the list is empty.
-    Source: PlaNet appendix A (limit 1000); Pascanu et al. 2013; authors' code tools/custom_optimizer.py.
+    Source: PlaNet appendix A (limit 1000), Dreamer and DreamerV2 (100); Pascanu et al. 2013.
     """
     if not limit > 0:
         raise ValueError(f"clip_by_global_norm: limit must be positive, got {limit}")
@@ -60,3 +61,57 @@ def adam_tf(param, grad, m, v, step, lr, beta1, beta2, eps):
     v = beta2 * v + (1 - beta2) * (grad * grad)
     rate = lr * (1 - beta2**step) ** 0.5 / (1 - beta1**step)
     return param - rate * m / (xp.sqrt(v) + eps), m, v
+
+
+def adaptive_clip(param, grad, clip, least):
+    """Adaptive gradient clipping: a tensor's gradient may be at most a share of the tensor itself.
+
+        g <- g / max(1, |g| / (clip * max(least, |param|)))
+
+    Args:
+      param, grad: one parameter tensor and its gradient, one shape; norms are over the whole tensor.
+      clip: largest ratio of the norms, > 0 (DreamerV3: 0.3).
+      least: norm that a smaller parameter counts as, > 0, so that zero-initialised ones can move (DreamerV3: 1e-3).
+    Returns:
+      The clipped gradient, same shape, same direction. Meant to be called outside of differentiation.
+    Raises:
+      ValueError: the shapes differ, or clip or least is not positive.
+    Source: Brock et al. 2021, Eq. 3 (there per unit); DreamerV3, optimiser; authors' code embodied/jax/opt.py.
+    """
+    check_shapes("adaptive_clip", param=param, grad=grad)
+    if not (clip > 0 and least > 0):
+        raise ValueError(f"adaptive_clip: clip is {clip} and least is {least}, expected positive numbers")
+    xp = namespace(param, grad)
+    size, norm = (xp.sqrt(xp.sum(x * x)) for x in (param, grad))
+    allowed = clip * xp.maximum(size, xp.full_like(size, least))
+    return grad / xp.maximum(norm / allowed, xp.ones_like(norm))
+
+
+def laprop(param, grad, m, v, step, lr, beta1, beta2, eps, *, nesterov=False):
+    """One step of LaProp: normalise the gradient first, then average it (Adam averages first).
+
+        v <- beta2 v + (1 - beta2) g^2,    u = g / (sqrt(v / (1 - beta2^t)) + eps)
+        m <- beta1 m + (1 - beta1) u,      param <- param - lr * m / (1 - beta1^t)
+
+    Args:
+      param, grad: parameter and its (clipped) gradient, one shape.
+      m, v: running averages of u and of g^2, same shape, 0 before the first step.
+      step: t, number of this update, 1 for the first.
+      lr, beta1, beta2, eps: learning rate, decay rates in [0, 1), and epsilon > 0 (DreamerV3: 4e-5, 0.9, 0.999, 1e-20;
+        the paper prints beta2 = 0.99).
+      nesterov: use beta1 m + (1 - beta1) u in place of m in the last equation (an option of the authors', off).
+    Returns:
+      (param, m, v) after the step, same shape. Meant to be called outside of differentiation.
+    Raises:
+      ValueError: the shapes differ, or step < 1.
+    Source: Ziyin et al. 2020, Algorithm 1; DreamerV3, optimiser; authors' code embodied/jax/opt.py.
+    """
+    check_shapes("laprop", param=param, grad=grad, m=m, v=v)
+    if step < 1:
+        raise ValueError(f"laprop: step counts from 1 (the first update), got {step}")
+    xp = namespace(param, grad, m, v)
+    v = beta2 * v + (1 - beta2) * (grad * grad)
+    scaled = grad / (xp.sqrt(v / (1 - beta2**step)) + eps)
+    m = beta1 * m + (1 - beta1) * scaled
+    momentum = beta1 * m + (1 - beta1) * scaled if nesterov else m
+    return param - lr / (1 - beta1**step) * momentum, m, v

@@ -1,9 +1,24 @@
 """Sampling as a function of parameters and noise; the noise is drawn by the caller (design: decision 10).
 
-Used by PlaNet's latent states (model_torch.py) and by its planner's candidates. Read planning.py next.
+The same noise gives the same sample in NumPy, torch and JAX, which is what makes whole models comparable. Gradients
+through samples: reparameterisation (Gaussian latents), straight-through (categorical latents). Read planning.py next.
 """
 
-from shared.formulas._backend import check_shapes, namespace
+import math
+
+from shared.formulas._backend import (
+    check_shapes,
+    cumulative_sum,
+    erf,
+    erfinv,
+    indices,
+    namespace,
+    on_last_axis,
+    stop_gradient,
+)
+from shared.formulas._math import log_softmax
+
+LARGEST_BELOW_ONE = 1 - 2.0**-24               # in float32; erfinv(1) would be infinite
 
 
 def reparameterise(mean, std, noise):
@@ -24,3 +39,126 @@ def reparameterise(mean, std, noise):
     check_shapes("reparameterise", mean=mean, std=std, noise=noise)
     namespace(mean, std, noise)                               # refuses a mixture of libraries
     return mean + std * noise
+
+
+def truncated_normal_sample(loc, scale, low, high, uniform):
+    """A sample of a normal distribution cut to an interval, as a differentiable function of its parameters.
+
+        sample = F^{-1}(F(low) + u * (F(high) - F(low))),    F the distribution function of N(loc, scale)
+
+    Args:
+      loc: mean before cutting, in [low, high], (...).
+      scale: standard deviation before cutting, > 0, (...).
+      low, high: ends of the interval, numbers (DreamerV2's actions: -1 and 1).
+      uniform: draws of the caller, in [0, 1), (...).
+    Returns:
+      (...), in [low, high], unit of loc. Gradients flow to loc and scale, except in tails beyond 5.3 scales, where the
+      sample is held at the tail's beginning (float32 could not go further).
+    Raises:
+      ValueError: the arrays differ in shape.
+    Source: DreamerV2, continuous control (truncated normal policy); authors' code common/dists.py.
+    """
+    check_shapes("truncated_normal_sample", loc=loc, scale=scale, uniform=uniform)
+    xp = namespace(loc, scale, uniform)
+    width = scale * math.sqrt(2)
+    least = erf((low - loc) / width)
+    share = least + uniform * (erf((high - loc) / width) - least)
+    share = xp.clip(share, -LARGEST_BELOW_ONE, LARGEST_BELOW_ONE)
+    return xp.clip(loc + width * erfinv(share), low, high)
+
+
+def unimix(logits, mix):
+    """Log-probabilities of a categorical distribution mixed with the uniform one, so that none is ever impossible.
+
+        log p_k = log((1 - mix) * softmax(logits)_k + mix / K)
+
+    Args:
+      logits: unnormalised log-probabilities, (..., K), finite.
+      mix: share of the uniform distribution, in [0, 1], a number (DreamerV3: 0.01).
+    Returns:
+      (..., K), nats, normalised, >= log(mix / K). Gradients flow to logits.
+    Raises:
+      ValueError: mix is outside [0, 1].
+    Source: DreamerV3, world model learning (1 % unimix); authors' code embodied/jax/outs.py.
+    """
+    if not 0 <= mix <= 1:
+        raise ValueError(f"unimix: mix is {mix}, expected 0 to 1 (the share of the uniform distribution)")
+    xp = namespace(logits)
+    log_probs = log_softmax(logits)
+    if mix == 0:
+        return log_probs
+    if mix == 1:
+        return 0 * log_probs - math.log(logits.shape[-1])
+    uniform = xp.full_like(log_probs, math.log(mix / logits.shape[-1]))
+    return xp.logaddexp(log_probs + math.log1p(-mix), uniform)
+
+
+def categorical_sample(probs, uniform):
+    """A one-hot sample by inversion of the cumulative distribution.
+
+        k = the first class with p_0 + ... + p_k > u * (p_0 + ... + p_{K-1})
+
+    Args:
+      probs: probabilities, (..., K), >= 0; their sum may deviate from 1 by rounding.
+      uniform: draws of the caller, in [0, 1), (...): one per categorical.
+    Returns:
+      (..., K), one-hot, dtype of probs; a class of probability 0 is never drawn. No gradient: see `straight_through`.
+    Raises:
+      ValueError: uniform does not have the shape of probs without its last axis.
+    Source: Devroye 1986, section III.2; DreamerV2 Algorithm 1 (sampling; there by the library).
+    """
+    if tuple(uniform.shape) != tuple(probs.shape[:-1]):
+        raise ValueError(
+            f"categorical_sample: probs {tuple(probs.shape)} and uniform {tuple(uniform.shape)} do not fit; "
+            "expected (..., K) and (...)"
+        )
+    xp = namespace(probs, uniform)
+    probs = stop_gradient(probs)
+    cumulative = cumulative_sum(probs, axis=-1)
+    total = cumulative[..., -1:]
+    target = uniform[..., None] * total
+    passed = xp.sum(xp.astype((cumulative <= target) & (cumulative < total), xp.int32), axis=-1, keepdims=True)
+    return xp.astype(on_last_axis(indices(probs.shape[-1], passed), passed) == passed, probs.dtype)
+
+
+def straight_through(sample, probs):
+    """A sample that passes its gradient on to the probabilities it was drawn from: biased, but of low variance.
+
+        forward: sample,    backward: probs
+
+    Args:
+      sample: one-hot draws (or any function of a draw), (..., K).
+      probs: what stands in for it in the backward pass, (..., K).
+    Returns:
+      (..., K): exactly `sample`, with the gradient of probs; none to sample.
+    Raises:
+      ValueError: the shapes differ.
+    Source: Bengio et al. 2013; DreamerV2 Algorithm 1; authors' code common/dists.py.
+    """
+    check_shapes("straight_through", sample=sample, probs=probs)
+    return stop_gradient(sample) + (probs - stop_gradient(probs))
+
+
+def score_through(sample, log_prob):
+    """A sample whose gradient is that of its log-probability: the score function, inside a rollout.
+
+        forward: sample,    backward: sample * gradient of log_prob
+
+    Args:
+      sample: one-hot draws, (..., K).
+      log_prob: log-probability of each draw, nats, (...).
+    Returns:
+      (..., K): exactly `sample`; gradients flow to log_prob only.
+    Raises:
+      ValueError: log_prob does not have the shape of sample without its last axis.
+    Source: Dreamer's discrete actions, TF1 code distributions/one_hot.py (gradient "score"; the paper says
+      straight-through).
+    """
+    if tuple(log_prob.shape) != tuple(sample.shape[:-1]):
+        raise ValueError(
+            f"score_through: sample {tuple(sample.shape)} and log_prob {tuple(log_prob.shape)} do not fit; "
+            "expected (..., K) and (...)"
+        )
+    namespace(sample, log_prob)
+    sample = stop_gradient(sample)
+    return sample + sample * (log_prob - stop_gradient(log_prob))[..., None]

@@ -1,7 +1,7 @@
 """Bookkeeping of time in replayed sequences.
 
-Stored rows carry the action chosen AT the row (shared/envs/spec.py); PlaNet, Dreamer and DreamerV2 think in the action
-that LED to it. `previous_actions` is the one visible line that translates.
+Stored rows carry the action chosen AT the row (shared/envs/spec.py); the latent models of all four papers think in the
+action that LED to it. `previous_actions` is the one visible line that translates. Read schedules.py next.
 """
 
 from shared.formulas._backend import namespace
@@ -35,3 +35,26 @@ def previous_actions(action, is_first, before=None):
     first = xp.zeros_like(action[:, :1, :]) if before is None else before[:, None, :]
     shifted = xp.concat([first, action[:, :-1, :]], axis=1)
     return xp.where(is_first[:, :, None], xp.zeros_like(shifted), shifted)
+
+
+def reset_where_first(state, is_first):
+    """A recurrent state, or previous action, that forgets the past where an episode starts.
+
+        state_b <- 0 where is_first_b
+
+    Args:
+      state: (B, ...), floating point or integer.
+      is_first: True where an episode starts, (B,), bool.
+    Returns:
+      (B, ...). Gradients flow to the rows that are kept; NaN in a row that is reset disappears.
+    Raises:
+      ValueError: is_first is not (B,).
+    Source: authors' code of DreamerV2 common/nets.py and DreamerV3 rssm.py (`observe`: reset by is_first).
+    """
+    if is_first.ndim != 1 or state.ndim < 1 or is_first.shape[0] != state.shape[0]:
+        raise ValueError(
+            f"reset_where_first: state {tuple(state.shape)} and is_first {tuple(is_first.shape)} do not fit; "
+            "expected (B, ...) and (B,)"
+        )
+    xp = namespace(state, is_first)
+    return xp.where(xp.reshape(is_first, (-1,) + (1,) * (state.ndim - 1)), xp.zeros_like(state), state)

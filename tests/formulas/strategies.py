@@ -12,6 +12,20 @@ def floats(low, high):
     return st.floats(low, high, allow_nan=False)
 
 
+def exact(low, high):
+    """Values in [low, high] that float32 holds exactly, so that both dtypes compute with the same numbers."""
+    return st.floats(low, high, allow_nan=False, width=32)
+
+
+def exact_arrays(shape, low, high):
+    return hnp.arrays(np.float64, shape, elements=exact(low, high))
+
+
+def exact_same_shape(*bounds):
+    """Like `same_shape`, for `run_any`. Bounds must be exact in float32 (0.01 is not, 2**-7 is)."""
+    return st.sampled_from(SHAPES).flatmap(lambda shape: st.tuples(*(exact_arrays(shape, *bound) for bound in bounds)))
+
+
 def arrays(shape, low, high):
     return hnp.arrays(np.float64, shape, elements=floats(low, high))
 
