@@ -12,10 +12,12 @@ report: "workflows/report/overview.rst"
 
 include: "workflows/common.smk"
 include: "workflows/runs.smk"
+include: "workflows/core.smk"
 include: "workflows/planet.smk"
 
 
 rule all:
     default_target: True
     input:
+        rules.core.input,
         rules.planet.input,

@@ -136,8 +136,10 @@ class PlanetAgent:
     def update(self) -> Tensor:
         """Clip and apply the gradient. Returns its global norm before clipping, ()."""
         settings = self.config.optimiser
-        trained = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm)
+        grads = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(grads)
+        # Not clip_grad_norm_, which divides by norm + 1e-6: that shows in the parity tests.
+        torch._foreach_mul_(grads, settings.clip_norm / norm.clamp(min=settings.clip_norm))
         self.updates += 1
         # torch adds epsilon after the bias correction of v, TensorFlow before it: this makes them equal.
         self.optimiser.param_groups[0]["eps"] = settings.epsilon / math.sqrt(1 - settings.beta2**self.updates)

@@ -36,8 +36,10 @@ def framework_module(framework: str):
     match framework:
         case "torch":
             from replications.planet import agent_torch as module
+        case "jax":
+            from replications.planet import agent_jax as module
         case _:
-            raise UserError(f"--framework {framework!r}: PlaNet stands in torch so far; use torch")
+            raise UserError(f"--framework {framework!r}: PlaNet stands in torch and in jax; use one of them")
     return module
 
 
@@ -134,7 +136,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m replications.planet.train", description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, required=True, help="resolved config (the workflow writes it)")
     parser.add_argument("--task", required=True, help="for example cartpole_swingup")
-    parser.add_argument("--framework", default="torch", help="torch")
+    parser.add_argument("--framework", default="torch", help="torch or jax")
     parser.add_argument(
         "--seed", type=int, required=True, help="a whole number >= 0; every random stream derives from it"
     )

@@ -27,7 +27,8 @@ def categorical_log_prob(x, logits):
       Nats, (...), <= 0. Gradient to logits x - softmax(logits) where x sums to 1.
     Raises:
       ValueError: the shapes differ.
-    Source: DreamerV2 Eq. 6 (policy); DreamerV3, critic learning (two-hot cross-entropy).
+    Source: discrete policies and latents of DreamerV2 and DreamerV3; DreamerV3's two-hot heads (authors' code
+      embodied/jax/outs.py).
     """
     check_shapes("categorical_log_prob", x=x, logits=logits)
     return namespace(x, logits).sum(x * log_softmax(logits), axis=-1)
@@ -44,7 +45,7 @@ def categorical_entropy(logits):
       Nats, (...), 0 to log K. Gradients flow to logits.
     Raises:
       TypeError: logits is no array.
-    Source: DreamerV2 Eq. 6; DreamerV3, actor learning (entropy regulariser).
+    Source: actor losses of DreamerV2 and DreamerV3 (entropy regulariser).
     """
     xp = namespace(logits)
     log_p = log_softmax(logits)
@@ -62,7 +63,7 @@ def gaussian_entropy(std):
       Nats, (...). Gradient 1 / std.
     Raises:
       TypeError: std is no array.
-    Source: DreamerV3, actor learning (bounded normal); Cover and Thomas 2006, Example 8.1.2.
+    Source: DreamerV3, actor loss (entropy regulariser of the bounded normal).
     """
     return namespace(std).log(std) + (HALF_LOG_TWO_PI + 0.5)
 
@@ -78,7 +79,7 @@ def bernoulli_entropy(logits):
       Nats, (...), 0 to log 2. Gradient -logits * p * (1 - p).
     Raises:
       TypeError: logits is no array.
-    Source: DreamerV2 Eq. 2 (discount head); Cover and Thomas 2006, section 2.1.
+    Source: Cover and Thomas 2006, section 2.1; a diagnostic of continuation heads, in no loss of the papers.
     """
     return sigmoid(logits) * softplus(-logits) + sigmoid(-logits) * softplus(logits)
 
@@ -97,7 +98,7 @@ def tanh_normal(raw_mean, raw_std, mean_scale, init_std, min_std):
       (mean, std), each (..., A). The action is tanh of a Gaussian sample. Gradients flow to both outputs.
     Raises:
       ValueError: the shapes differ.
-    Source: Dreamer appendix A; authors' code models.py (`ActionDecoder`).
+    Source: Dreamer, action head; authors' code networks/basic.py (TF1), models.py (TF2).
     """
     check_shapes("tanh_normal", raw_mean=raw_mean, raw_std=raw_std)
     xp = namespace(raw_mean, raw_std)
@@ -117,7 +118,7 @@ def tanh_normal_log_prob(action, mean, std):
       Nats, (..., A); the caller sums over A. Gradients flow to all arguments, to action only inside the limit.
     Raises:
       ValueError: the shapes differ.
-    Source: Dreamer appendix A; authors' code tools.py (`TanhBijector`); Haarnoja et al. 2018, appendix C.
+    Source: Dreamer, action head; authors' code tools.py (TF2); Haarnoja et al. 2018, appendix C.
     """
     check_shapes("tanh_normal_log_prob", action=action, mean=mean, std=std)
     xp = namespace(action, mean, std)
@@ -139,7 +140,7 @@ def truncated_normal(raw_mean, raw_std, init_std, min_std):
       (loc, scale), each (..., A): loc in [-1, 1]. Gradients flow to both outputs.
     Raises:
       ValueError: the shapes differ.
-    Source: authors' code of DreamerV2, common/nets.py (`trunc_normal`).
+    Source: authors' code of DreamerV2, common/nets.py (distribution trunc_normal).
     """
     check_shapes("truncated_normal", raw_mean=raw_mean, raw_std=raw_std)
     return namespace(raw_mean, raw_std).tanh(raw_mean), 2 * sigmoid((raw_std + init_std) / 2) + min_std
@@ -158,7 +159,7 @@ def truncated_normal_log_prob(x, loc, scale, low, high):
       Nats, (...). Gradients flow to x, loc and scale.
     Raises:
       ValueError: the shapes differ.
-    Source: DreamerV2, continuous control; Johnson, Kotz and Balakrishnan 1994, section 13.10.1.
+    Source: DreamerV2, continuous control; authors' code common/dists.py.
     """
     check_shapes("truncated_normal_log_prob", x=x, loc=loc, scale=scale)
     xp = namespace(x, loc, scale)
@@ -178,7 +179,7 @@ def truncated_normal_entropy(loc, scale, low, high):
       Nats, (...), at most log(high - low). Gradients flow to loc and scale.
     Raises:
       ValueError: the shapes differ.
-    Source: DreamerV2, continuous control; Johnson, Kotz and Balakrishnan 1994, section 13.10.1.
+    Source: DreamerV2, continuous control; authors' code common/dists.py.
     """
     check_shapes("truncated_normal_entropy", loc=loc, scale=scale)
     xp = namespace(loc, scale)
@@ -200,7 +201,7 @@ def bounded_normal(raw_mean, raw_std, min_std, max_std):
       (mean, std), each (..., A). Samples are not clipped; the environment does. Gradients flow to both outputs.
     Raises:
       ValueError: the shapes differ, or the range of the std is empty.
-    Source: authors' code of DreamerV3, embodied/jax/heads.py (`bounded_normal`).
+    Source: authors' code of DreamerV3, embodied/jax/heads.py (bounded_normal).
     """
     if not 0 <= min_std < max_std:
         raise ValueError(f"bounded_normal: std from {min_std} to {max_std}, expected 0 <= min_std < max_std")

@@ -20,7 +20,7 @@ def categorical_kl(logits_p, logits_q):
       KL in nats, (...), >= 0 up to rounding. The caller sums over the S latents. Gradients flow through both arguments.
     Raises:
       ValueError: the shapes differ.
-    Source: DreamerV2 Eq. 2; DreamerV3, world model learning; authors' code common/nets.py and dreamerv3/rssm.py.
+    Source: world-model losses of DreamerV2 (authors' code common/nets.py) and DreamerV3 (dreamerv3/rssm.py).
     """
     check_shapes("categorical_kl", logits_p=logits_p, logits_q=logits_q)
     xp = namespace(logits_p, logits_q)
@@ -41,7 +41,7 @@ def gaussian_kl(mean_p, std_p, mean_q, std_q):
       through all four arguments.
     Raises:
       ValueError: the arrays differ in shape.
-    Source: PlaNet Eq. 3; authors' code training/utility.py.
+    Source: divergence loss of PlaNet and Dreamer; authors' code training/utility.py (both), dreamer.py (TF2).
     """
     check_shapes("gaussian_kl", mean_p=mean_p, std_p=std_p, mean_q=mean_q, std_q=std_q)
     xp = namespace(mean_p, std_p, mean_q, std_q)
@@ -64,7 +64,7 @@ def balanced(kl, post, prior, alpha):
       times, to the posterior (1 - alpha) times that of kl.
     Raises:
       ValueError: alpha is outside [0, 1].
-    Source: DreamerV2 Algorithm 2 and section 2.2; authors' code common/nets.py (`kl_loss`, balance).
+    Source: DreamerV2, KL balancing; authors' code common/nets.py (kl_loss). DreamerV3 weights the two terms apart.
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"balanced: alpha is {alpha}, expected 0 to 1 (the share of the prior's side)")
@@ -84,7 +84,8 @@ def floor_nats(value, nats):
       would pass half of it at equality). NaN stays NaN.
     Raises:
       TypeError: value is no array.
-    Source: PlaNet appendix A and Dreamer (3 free nats), DreamerV3 (1); Kingma et al. 2016, Eq. 15.
+    Source: PlaNet and Dreamer (3 free nats; authors' code training/utility.py, TF2 dreamer.py), DreamerV2
+      (common/nets.py), DreamerV3 (1; dreamerv3/rssm.py).
     """
     xp = namespace(value)
     return xp.where(value <= nats, nats, value)

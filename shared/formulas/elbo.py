@@ -1,5 +1,5 @@
-"""Terms of the evidence lower bound: log-likelihoods (PlaNet Eq. 3), latent overshooting (PlaNet Eq. 7), and the
-contrastive bound that replaces the image's likelihood in one variant of Dreamer.
+"""Terms of the evidence lower bound: log-likelihoods, latent overshooting (PlaNet Eq. 7), and the contrastive bound
+that replaces the image's likelihood in one variant of Dreamer.
 
 The agent sums over dimensions and averages over batch and time. Read divergences.py first, distributions.py next.
 """
@@ -27,7 +27,7 @@ def gaussian_log_prob(x, mean, std):
       and std.
     Raises:
       ValueError: the arrays differ in shape.
-    Source: PlaNet Eq. 3 (unit variance: section 2 and appendix A); authors' code networks/conv_ha.py, basic.py.
+    Source: image and reward heads of PlaNet (authors' code networks/conv_ha.py, basic.py) and Dreamer, unit variance.
     """
     check_shapes("gaussian_log_prob", x=x, mean=mean, std=std)
     xp = namespace(x, mean, std)
@@ -51,7 +51,7 @@ def bernoulli_log_prob(x, logits):
       Nats, (...), <= 0. Gradient to logits x - sigmoid(logits); to x the logits.
     Raises:
       ValueError: the shapes differ.
-    Source: Dreamer section 3 (discount prediction); DreamerV2 Eq. 2; DreamerV3 (continue predictor).
+    Source: continuation heads of Dreamer (early termination), DreamerV2 (discount) and DreamerV3 (contdisc).
     """
     check_shapes("bernoulli_log_prob", x=x, logits=logits)
     namespace(x, logits)                       # refuses a mixture of libraries
@@ -71,8 +71,8 @@ def info_nce(positive, candidates):
       through both.
     Raises:
       ValueError: candidates is not (N, ...) over the shape of positive.
-    Source: Dreamer Eq. 11 (contrastive estimation); van den Oord et al. 2018, Eq. 4; authors' code (TF1)
-      training/utility.py, which does not divide the sum by N.
+    Source: Dreamer, contrastive variant; authors' code training/utility.py (TF1), which does not divide the sum by N;
+      van den Oord et al. 2018 (InfoNCE).
     """
     if tuple(candidates.shape[1:]) != tuple(positive.shape) or candidates.ndim < 1:
         raise ValueError(
@@ -104,7 +104,7 @@ def overshooting_starts(state):
       (B, T, ...). Gradients flow to `state` (in PlaNet they are not stopped here).
     Raises:
       ValueError: state has no time axis.
-    Source: PlaNet Eq. 7 and Figure 3c; authors' code tools/overshooting.py.
+    Source: PlaNet Eq. 7; authors' code tools/overshooting.py.
     """
     _check_time_axis("overshooting_starts", state)
     xp = namespace(state)
@@ -123,7 +123,7 @@ def overshooting_windows(x, distance):
       (B, T, distance + 1, ...). Gradients flow to x.
     Raises:
       ValueError: distance is negative, or x has no time axis.
-    Source: PlaNet Eq. 7 and Figure 3c; authors' code tools/overshooting.py.
+    Source: PlaNet Eq. 7; authors' code tools/overshooting.py.
     """
     _check_time_axis("overshooting_windows", x)
     _check_distance("overshooting_windows", distance)

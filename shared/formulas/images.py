@@ -19,7 +19,7 @@ def centre(image):
       (...), in [-0.5, 0.5], no unit. Gradient 1 / 255.
     Raises:
       ValueError: image is not floating point.
-    Source: authors' code of Dreamer (TF2) dreamer.py, DreamerV2 agent.py, DreamerV3 rssm.py (`Encoder`).
+    Source: authors' code of Dreamer (TF2) dreamer.py, DreamerV2 agent.py, DreamerV3 dreamerv3/rssm.py.
     """
     _check_image("centre", image, PIXEL_BITS)
     return image / (2**PIXEL_BITS - 1) - 0.5
@@ -38,7 +38,7 @@ def quantise(image, bits, noise=None):
       (...), in [-0.5, 0.5), no unit. No gradient to image (floor); gradient 1 / 2^bits to noise.
     Raises:
       ValueError: image is not floating point, bits is out of range, or the shapes differ.
-    Source: PlaNet appendix A (5 bits, as in Glow); Dreamer, TF1 (8 bits); authors' code tools/preprocess.py.
+    Source: PlaNet (5 bits, as in Glow); Dreamer, TF1 (8 bits); authors' code tools/preprocess.py.
     """
     xp = _check_image("quantise", image, bits)
     x = xp.floor(image / 2 ** (PIXEL_BITS - bits)) / 2**bits - 0.5
@@ -60,7 +60,7 @@ def dequantise(image, bits):
       (...), in [0, 1) for inputs in [-0.5, 0.5). No gradient (floor).
     Raises:
       ValueError: image is not floating point, or bits is out of range.
-    Source: authors' code tools/preprocess.py (`postprocess`, float).
+    Source: authors' code of PlaNet, tools/preprocess.py (display).
     """
     xp = _check_image("dequantise", image, bits)
     return xp.floor(2**bits * (image + 0.5)) / 2**bits
@@ -78,7 +78,7 @@ def dequantise_uint8(image, bits):
       (...), uint8, 0 to 255. No gradient.
     Raises:
       ValueError: image is not floating point, or bits is out of range.
-    Source: authors' code tools/preprocess.py (`postprocess`, uint8).
+    Source: authors' code of PlaNet, tools/preprocess.py (display, uint8).
     """
     xp = _check_image("dequantise_uint8", image, bits)
     pixel = 2**PIXEL_BITS * dequantise(image, bits)

@@ -19,7 +19,7 @@ def percentile(x, q):
       (), unit of x. Gradients flow to the two elements in question; the papers stop them.
     Raises:
       ValueError: q is outside 0 to 100, or x is empty.
-    Source: DreamerV3, actor learning; authors' code embodied/jax/utils.py (`Normalize`).
+    Source: DreamerV3, return normaliser (percentiles 5 and 95); authors' code embodied/jax/utils.py.
     """
     if not 0 <= q <= 100:
         raise ValueError(f"percentile: q is {q}, expected 0 to 100 (percent, not a fraction)")
@@ -47,7 +47,8 @@ def ema(old, new, rate):
       (...), unit of the values. Gradients flow to both; the papers stop them.
     Raises:
       ValueError: the shapes differ.
-    Source: DreamerV3, actor and critic learning (rates 0.01 and 0.02); DreamerV2 section 2.2 (target critic).
+    Source: DreamerV3, return normaliser (rate 0.01) and slow critic (0.02), authors' code embodied/jax/utils.py;
+      DreamerV2, target critic (1, every 100 updates), agent.py.
     """
     check_shapes("ema", old=old, new=new)
     return (1 - rate) * old + rate * new
@@ -66,7 +67,7 @@ def debias(average, weight, rate):
       (...), unit of the values. Gradients flow to average.
     Raises:
       ValueError: rate is not positive.
-    Source: authors' code of DreamerV3, embodied/jax/utils.py (`Normalize`, option debias; off for returns).
+    Source: authors' code of DreamerV3, embodied/jax/utils.py (option debias; off for returns).
     """
     if not rate > 0:
         raise ValueError(f"debias: rate is {rate}, expected the positive rate of the average")
@@ -85,7 +86,7 @@ def return_range(low, high, limit):
       S, (...), unit of the returns. Gradients flow where the spread exceeds the limit; the papers stop them.
     Raises:
       ValueError: the shapes differ.
-    Source: DreamerV3, actor learning (limit 1, percentiles 5 and 95); authors' code embodied/jax/utils.py.
+    Source: DreamerV3, return normaliser (limit 1); authors' code embodied/jax/utils.py.
     """
     check_shapes("return_range", low=low, high=high)
     return _at_least(high - low, limit)
@@ -103,7 +104,7 @@ def moments_std(mean, mean_square, limit):
       (...), unit of the mean. Meant to be called outside of differentiation.
     Raises:
       ValueError: the shapes differ.
-    Source: authors' code of DreamerV3, embodied/jax/utils.py (`Normalize`, meanstd: the ablation).
+    Source: authors' code of DreamerV3, embodied/jax/utils.py (option meanstd, an ablation).
     """
     check_shapes("moments_std", mean=mean, mean_square=mean_square)
     xp = namespace(mean, mean_square)

@@ -76,7 +76,7 @@ def adaptive_clip(param, grad, clip, least):
       The clipped gradient, same shape, same direction. Meant to be called outside of differentiation.
     Raises:
       ValueError: the shapes differ, or clip or least is not positive.
-    Source: Brock et al. 2021, Eq. 3 (there per unit); DreamerV3, optimiser; authors' code embodied/jax/opt.py.
+    Source: Brock et al. 2021 (there per unit); DreamerV3, optimiser; authors' code embodied/jax/opt.py.
     """
     check_shapes("adaptive_clip", param=param, grad=grad)
     if not (clip > 0 and least > 0):
@@ -104,7 +104,7 @@ def laprop(param, grad, m, v, step, lr, beta1, beta2, eps, *, nesterov=False):
       (param, m, v) after the step, same shape. Meant to be called outside of differentiation.
     Raises:
       ValueError: the shapes differ, or step < 1.
-    Source: Ziyin et al. 2020, Algorithm 1; DreamerV3, optimiser; authors' code embodied/jax/opt.py.
+    Source: Ziyin et al. 2020; DreamerV3, optimiser; authors' code embodied/jax/opt.py.
     """
     check_shapes("laprop", param=param, grad=grad, m=m, v=v)
     if step < 1:

@@ -45,7 +45,8 @@ def discount_weights(discount):
       w_t, (T, *batch), no unit. Gradients flow to discount; all three papers stop them.
     Raises:
       ValueError: discount has no time axis.
-    Source: Dreamer Eqs. 7 and 8 (authors' code dreamer.py); DreamerV2 section 2.2 (authors' code agent.py).
+    Source: actor and value losses of Dreamer (authors' code dreamer.py; Eqs. 7 and 8 have the weights with early
+      termination only), DreamerV2 (agent.py) and DreamerV3 (dreamerv3/agent.py).
     """
     _check_time("discount_weights", discount)
     xp = namespace(discount)

@@ -34,7 +34,7 @@ def reparameterise(mean, std, noise):
       (..., S), unit of the mean. Gradient 1 to mean and `noise` to std.
     Raises:
       ValueError: the arrays differ in shape.
-    Source: Kingma and Welling 2014, section 2.4; PlaNet section 3.
+    Source: Kingma and Welling 2014, section 2.4; latents of PlaNet and Dreamer.
     """
     check_shapes("reparameterise", mean=mean, std=std, noise=noise)
     namespace(mean, std, noise)                               # refuses a mixture of libraries
@@ -79,7 +79,7 @@ def unimix(logits, mix):
       (..., K), nats, normalised, >= log(mix / K). Gradients flow to logits.
     Raises:
       ValueError: mix is outside [0, 1].
-    Source: DreamerV3, world model learning (1 % unimix); authors' code embodied/jax/outs.py.
+    Source: DreamerV3, latents (1 % unimix; in the 2023 and 2024 code actions too); authors' code embodied/jax/outs.py.
     """
     if not 0 <= mix <= 1:
         raise ValueError(f"unimix: mix is {mix}, expected 0 to 1 (the share of the uniform distribution)")
@@ -105,7 +105,7 @@ def categorical_sample(probs, uniform):
       (..., K), one-hot, dtype of probs; a class of probability 0 is never drawn. No gradient: see `straight_through`.
     Raises:
       ValueError: uniform does not have the shape of probs without its last axis.
-    Source: Devroye 1986, section III.2; DreamerV2 Algorithm 1 (sampling; there by the library).
+    Source: Devroye 1986, section III.2; latents of DreamerV2 and DreamerV3 (there drawn by the library).
     """
     if tuple(uniform.shape) != tuple(probs.shape[:-1]):
         raise ValueError(
@@ -133,7 +133,7 @@ def straight_through(sample, probs):
       (..., K): exactly `sample`, with the gradient of probs; none to sample.
     Raises:
       ValueError: the shapes differ.
-    Source: Bengio et al. 2013; DreamerV2 Algorithm 1; authors' code common/dists.py.
+    Source: Bengio et al. 2013; latents of DreamerV2 (authors' code common/dists.py) and DreamerV3.
     """
     check_shapes("straight_through", sample=sample, probs=probs)
     return stop_gradient(sample) + (probs - stop_gradient(probs))

@@ -20,7 +20,7 @@ def fires(step, after, every, until, batch):
       bool. No gradient.
     Raises:
       ValueError: every or batch is not positive.
-    Source: authors' code tools/schedule.py (`binary`); PlaNet Algorithm 1 (C = 100 updates).
+    Source: authors' code of PlaNet, tools/schedule.py; PlaNet appendix A (C = 100 updates).
     """
     if every <= 0 or batch <= 0:
         raise ValueError(f"fires: every and batch must be positive, got every={every}, batch={batch}")
@@ -40,7 +40,7 @@ def linear_ramp(step, ramp, floor):
       float in [floor, 1], no unit. No gradient.
     Raises:
       ValueError: step is negative.
-    Source: authors' code tools/schedule.py (`linear`).
+    Source: authors' code of PlaNet, tools/schedule.py.
     """
     if step < 0:
         raise ValueError(f"linear_ramp: step must be >= 0, got {step}")
@@ -62,7 +62,7 @@ def warmup(step, duration):
       float in [0, 1], no unit. No gradient.
     Raises:
       ValueError: step or duration is negative.
-    Source: DreamerV3, optimiser (authors' code dreamerv3/agent.py, `_make_opt`); DreamerV2 common/other.py (`warmup`).
+    Source: DreamerV3, optimiser (authors' code dreamerv3/agent.py); DreamerV2 common/other.py (warmup).
     """
     if step < 0 or duration < 0:
         raise ValueError(f"warmup: step and duration must be >= 0, got step={step}, duration={duration}")
@@ -82,7 +82,7 @@ def linear(step, start, end, duration):
       float, unit of the values. No gradient.
     Raises:
       ValueError: duration is not positive.
-    Source: DreamerV2, first version: actor entropy and gradient mixing (authors' code common/other.py, `linear`);
+    Source: DreamerV2, first version: actor entropy and gradient mixing (authors' code common/other.py, linear);
       DreamerV3 dreamerv3/agent.py (annealing, off); Dreamer, exploration on Atari (TF1).
     """
     if not duration > 0:
@@ -104,7 +104,7 @@ def exponential(step, start, end, half_life):
       float, unit of the values. No gradient.
     Raises:
       ValueError: half_life is not positive.
-    Source: Dreamer, exploration noise (TF2 dreamer.py, `expl_decay`); DreamerV2 common/other.py (`exp`).
+    Source: Dreamer, exploration noise (TF2 dreamer.py, option expl_decay, off); DreamerV2 common/other.py (exp).
     """
     if not half_life > 0:
         raise ValueError(f"exponential: half_life must be positive, got {half_life}")
@@ -122,7 +122,7 @@ def horizon_discount(steps):
       float in [0, 1), no unit. No gradient.
     Raises:
       ValueError: steps is below 1.
-    Source: DreamerV3, actor and critic learning (1 - 1/333); DreamerV2 common/other.py (`horizon`).
+    Source: DreamerV3 (1 - 1/333; dreamerv3/agent.py); DreamerV2 common/other.py (horizon).
     """
     if not steps >= 1:
         raise ValueError(f"horizon_discount: steps must be >= 1, got {steps}")

@@ -20,7 +20,8 @@ def previous_actions(action, is_first, before=None):
       (B, T, A), unit of the action. Gradients flow to action and before, except into first rows.
     Raises:
       ValueError: the shapes do not fit together.
-    Source: PlaNet section 2; authors' code control/wrappers.py (CollectGymDataset stores previous actions).
+    Source: authors' code of PlaNet and Dreamer control/wrappers.py (stores the action that led to each image),
+      DreamerV3 dreamerv3/agent.py (builds it in training).
     """
     if action.ndim != 3 or tuple(is_first.shape) != tuple(action.shape[:2]):
         raise ValueError(
@@ -49,7 +50,7 @@ def reset_where_first(state, is_first):
       (B, ...). Gradients flow to the rows that are kept; NaN in a row that is reset disappears.
     Raises:
       ValueError: is_first is not (B,).
-    Source: authors' code of DreamerV2 common/nets.py and DreamerV3 rssm.py (`observe`: reset by is_first).
+    Source: authors' code of DreamerV2 common/nets.py and DreamerV3 dreamerv3/rssm.py.
     """
     if is_first.ndim != 1 or state.ndim < 1 or is_first.shape[0] != state.shape[0]:
         raise ValueError(

@@ -20,7 +20,7 @@ def symlog(x):
       has 0 there).
     Raises:
       TypeError: x is no array.
-    Source: DreamerV3, "symlog predictions"; authors' code embodied/jax/nets.py.
+    Source: DreamerV3, symlog observations and vector decoder; symexp two-hot bins.
     """
     xp = namespace(x)
     zero = xp.zeros_like(x)
@@ -38,7 +38,7 @@ def symexp(x):
       (...), the inverse of `symlog`. Gradient exp(|x|), 1 at zero.
     Raises:
       TypeError: x is no array.
-    Source: DreamerV3, "symlog predictions"; authors' code embodied/jax/nets.py.
+    Source: DreamerV3, symlog observations and vector decoder; symexp two-hot bins.
     """
     xp = namespace(x)
     zero = xp.zeros_like(x)
@@ -60,7 +60,7 @@ def symexp_bins(count, low, high):
       (K,), NumPy float64, ascending; the agent converts it once. No gradient.
     Raises:
       ValueError: count is below 2, or the ends are not symmetric.
-    Source: DreamerV3, critic learning; authors' code embodied/jax/heads.py.
+    Source: DreamerV3, reward and value heads; authors' code embodied/jax/heads.py.
     """
     if count < 2 or int(count) != count:
         raise ValueError(f"symexp_bins: count is {count}, expected a whole number of at least 2")
@@ -73,17 +73,17 @@ def symexp_bins(count, low, high):
 def twohot(x, bins):
     """A number as weights of its two neighbouring bins: a one-hot code without rounding.
 
-        w_k = (b_{k+1} - x) / (b_{k+1} - b_k),    w_{k+1} = 1 - w_k    for b_k <= x < b_{k+1},    else 0
+        w_k = (b_{k+1} - x) / (b_{k+1} - b_k),    w_{k+1} = (x - b_k) / (b_{k+1} - b_k)    for b_k <= x < b_{k+1}
 
     Args:
       x: numbers to encode, (...); beyond the ends they count as the end bin.
       bins: b_k, (K,), K >= 2, ascending, unit of x; equal neighbours are allowed.
     Returns:
-      w_k, (..., K), >= 0, sum 1. Gradients flow to x inside the range; the papers stop them, for x is a target. NaN
-      stays NaN.
+      w_k, (..., K), >= 0, sum 1 up to rounding, 0 for all other bins. Gradients flow to x inside the range; the papers
+      stop them, for x is a target. NaN stays NaN.
     Raises:
       ValueError: bins is not (K,) with K >= 2.
-    Source: DreamerV3, critic learning (two-hot); authors' code embodied/jax/outs.py; Bellemare et al. 2017.
+    Source: DreamerV3, reward and value heads; authors' code embodied/jax/outs.py; Bellemare et al. 2017 (projection).
     """
     if bins.ndim != 1 or bins.shape[0] < 2:
         raise ValueError(f"twohot: bins must be (K,) with K >= 2, got shape {tuple(bins.shape)}")
@@ -93,10 +93,11 @@ def twohot(x, bins):
     at_or_below = on_last_axis(bins, x[..., None]) <= x[..., None]                          # (..., K)
     below = xp.clip(xp.sum(xp.astype(at_or_below, xp.int32), axis=-1) - 1, 0, count - 2)
     left, right = (xp.reshape(xp.take(bins, xp.reshape(k, (-1,)), axis=0), x.shape) for k in (below, below + 1))
-    share = (x - left) / (right - left)                       # of the upper neighbour
-    below, share = below[..., None], share[..., None]
+    # Each weight from its own distance: 1 - upper would keep no digit of a small lower weight.
+    lower, upper = ((weight / (right - left))[..., None] for weight in (right - x, x - left))
+    below = below[..., None]
     k = on_last_axis(indices(count, below), below)
-    return xp.where(k == below, 1 - share, xp.where(k == below + 1, share, xp.zeros_like(share)))
+    return xp.where(k == below, lower, xp.where(k == below + 1, upper, xp.zeros_like(upper)))
 
 
 def twohot_mean(probs, bins):
@@ -105,7 +106,7 @@ def twohot_mean(probs, bins):
         mean = p_c b_c + sum_j (p_{c-j} b_{c-j} + p_{c+j} b_{c+j})
 
     Ends of +-5e8 cancel pair by pair before they meet the small bins: uniform probabilities give exactly 0, so that a
-    zero-initialised head predicts 0.
+    zero-initialised head predicts 0. (The authors' sum does so too, until a compiler fuses its products and sums.)
 
     Args:
       probs: p_k, (..., K), >= 0, sum 1.
@@ -114,7 +115,7 @@ def twohot_mean(probs, bins):
       (...), unit of the bins. Gradients flow to probs and bins.
     Raises:
       ValueError: bins is not (K,), or K differs from the last axis of probs.
-    Source: DreamerV3, critic learning; authors' code embodied/jax/outs.py (`TwoHot.pred`).
+    Source: DreamerV3, reward and value heads; authors' code embodied/jax/outs.py.
     """
     if bins.ndim != 1 or bins.shape[0] < 2 or probs.shape[-1] != bins.shape[0]:
         raise ValueError(
@@ -123,7 +124,10 @@ def twohot_mean(probs, bins):
         )
     xp = namespace(probs, bins)
     half = bins.shape[0] // 2
-    terms = probs * on_last_axis(bins, probs)
-    pairs = xp.flip(terms[..., :half], axis=-1) + terms[..., -half:]
+    b = on_last_axis(bins, probs)
+    left, b_left = xp.flip(probs[..., :half], axis=-1), xp.flip(b[..., :half], axis=-1)
+    right, b_right = probs[..., -half:], b[..., -half:]
+    # left * b_left + right * b_right as products that vanish by themselves for equal probabilities of opposite bins
+    pairs = 0.5 * ((right - left) * (b_right - b_left) + (right + left) * (b_right + b_left))
     total = xp.sum(pairs, axis=-1)
-    return total if bins.shape[0] % 2 == 0 else total + terms[..., half]
+    return total if bins.shape[0] % 2 == 0 else total + probs[..., half] * b[..., half]

@@ -60,6 +60,7 @@ def plain(task):
     return env
 
 
+@pytest.mark.property("D2")
 @pytest.mark.parametrize("task", PLANET)
 def test_rows_equal_a_plain_loop_over_dm_control_to_the_bit(task, make):
     # The oracle: a new environment, physics.render at each image, rewards added up by hand. Ours was used before.
@@ -112,6 +113,7 @@ def test_only_a_discount_of_zero_is_terminal(make, monkeypatch, discount, termin
     assert row["is_last"] and row["is_terminal"] == terminal and row["env_steps"] == 2
 
 
+@pytest.mark.property("D2")
 def test_the_repeat_is_whole_again_after_an_episode_that_ended_inside_one(make):
     env = make(action_repeat=8, time_limit_env_steps=2000)
     env._env._step_limit = 12

@@ -1,4 +1,4 @@
-"""What holds for the core as a whole: docstrings, one library per call, torch.compile, no framework imported."""
+"""What holds for the core as a whole: docstrings, one library and one shape per call, dtypes, compilers, imports."""
 
 import importlib
 import inspect
@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 
 import shared.formulas
-from shared.formulas import _backend, divergences, elbo, images, optimisers, planning, sampling, sequences
+from shared.formulas import _backend, divergences
+from tests.conftest import BACKENDS
+from tests.formulas.calls import CALLS
 
 MODULES = [importlib.import_module(f"shared.formulas.{m.name}") for m in pkgutil.iter_modules(shared.formulas.__path__)]
+PRIVATE = [module for module in MODULES if module.__name__.rpartition(".")[2].startswith("_")]
 FORMULAS = {
     f"{module.__name__.rpartition('.')[2]}.{name}": function
     for module in MODULES
     for name, function in inspect.getmembers(module, inspect.isfunction)
-    if function.__module__ == module.__name__ and not name.startswith("_") and module is not _backend
+    if function.__module__ == module.__name__ and not name.startswith("_") and module not in PRIVATE
 }
 SIX_PARTS = re.compile(
     r"\A\S[^\n]*\.(\n\S[^\n]*)*\n\n"                # one sentence
@@ -54,6 +57,14 @@ def test_docstring_explains_every_argument_and_the_gradient(name):
     assert re.search("gradient|differentiation", returns.partition("Raises:")[0], re.IGNORECASE), returns
 
 
+@pytest.mark.parametrize("module", PRIVATE, ids=lambda module: module.__name__)
+def test_helpers_have_a_docstring(module):
+    """One sentence at least; functions whose name begins with _ may do without."""
+    own = [f for name, f in inspect.getmembers(module, inspect.isfunction) if f.__module__ == module.__name__]
+    assert len(own) > 3
+    assert [f.__name__ for f in own if not f.__name__.startswith("_") and not (f.__doc__ or "").strip()] == []
+
+
 def test_the_readme_lists_every_formula():
     text = (Path(shared.formulas.__file__).parent / "README.md").read_text()
     assert [name for name in FORMULAS if f"`{name.rpartition('.')[2]}`" not in text] == []
@@ -69,6 +80,97 @@ def test_importing_the_core_imports_no_framework():
     names = ", ".join(module.__name__ for module in MODULES)
     check = f"import sys, {names}; print([m for m in ('torch', 'jax', 'scipy') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# Every formula
+
+EPS = np.finfo(np.float64).eps
+# These let a mixture of libraries pass, or fail with the libraries' own words.
+MIXTURES_PASS = {
+    "images.quantise", "normalization.debias", "normalization.ema", "normalization.return_range",
+    "returns.lambda_return", "sampling.straight_through",
+}  # fmt: skip
+PLAIN = {name for name in FORMULAS if name.startswith("schedules.")} | {"transforms.symexp_bins"}
+SEVERAL = [name for name, call in CALLS.items() if len(call.arguments) > 1]
+UNMIXED = [name for name in SEVERAL if name.partition(",")[0] not in MIXTURES_PASS]
+
+
+def formula(name):
+    return name.partition(",")[0].rpartition(".")[2]
+
+
+def flat(tree):
+    return [leaf for branch in tree for leaf in flat(branch)] if isinstance(tree, (tuple, list)) else [tree]
+
+
+def test_every_formula_has_a_call():
+    assert {name.partition(",")[0] for name in CALLS} == FORMULAS.keys() - PLAIN
+
+
+@pytest.mark.parametrize("name", UNMIXED)
+def test_a_mixture_of_libraries_is_refused(name):
+    import torch
+
+    for place in range(len(CALLS[name].arguments)):
+        arguments = [torch.tensor(x) if i == place else np.asarray(x) for i, x in enumerate(CALLS[name].arguments)]
+        with pytest.raises(TypeError, match=r"expected arrays of one library, got \['numpy', 'torch'\]"):
+            CALLS[name].function(*arguments)
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_an_axis_too_many_is_refused(name):
+    """It would broadcast, and train on nonsense."""
+    for place in CALLS[name].rigid:
+        arguments = [np.asarray(x)[None] if i == place else np.asarray(x) for i, x in enumerate(CALLS[name].arguments)]
+        with pytest.raises(ValueError, match=f"^({formula(name)}|gaussian_kl|categorical_kl): "):
+            CALLS[name].function(*arguments)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_float32_stays_float32_in_every_library(library, name):
+    """No constant widens it. JAX refuses what would; uint8 pixels, masks and indices are what they are."""
+    single = [x.astype(np.float32) if np.asarray(x).dtype == np.float64 else x for x in CALLS[name].arguments]
+    for wide, narrow in zip(
+        *(flat(library(CALLS[name].function, *arguments)) for arguments in (CALLS[name].arguments, single)), strict=True
+    ):
+        assert narrow.dtype == (np.float32 if wide.dtype == np.float64 else wide.dtype)
+        assert narrow.shape == wide.shape
+
+
+@pytest.mark.property("X4")
+@pytest.mark.parametrize("name", CALLS)
+def test_compiled_formulas_equal_the_eager_ones(name):
+    """X4: XLA may fuse and reorder, so not bit by bit: within 4 roundings of the largest entry (measured: 1.5)."""
+    call = CALLS[name]
+    pairs = [(BACKENDS["jax"], BACKENDS["jax-jit"])]
+    if "torch-compiled" in BACKENDS:
+        pairs.append((BACKENDS["torch"], BACKENDS["torch-compiled"]))
+    for eager, compiled in pairs:
+        expected, got = (flat(library(call.function, *call.arguments)) for library in (eager, compiled))
+        for one, other in zip(expected, got, strict=True):
+            assert one.dtype == other.dtype
+            scale = np.abs(one.astype(np.float64)).max(initial=0.0)
+            np.testing.assert_allclose(other, one, rtol=0, atol=4 * EPS * scale)
+
+
+def every_formula(arguments):
+    """All calls in one graph."""
+    return {name: CALLS[name].function(*arguments[name]) for name in CALLS}
+
+
+@pytest.mark.property("X4")
+def test_torch_compile_traces_every_formula_silently():
+    """fullgraph: no graph break; no warning. Traced only (backend "eager"): inductor takes seconds per formula."""
+    import torch
+
+    arguments = {name: [torch.tensor(x) for x in call.arguments] for name, call in CALLS.items()}
+    torch.compiler.reset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compiled = torch.compile(every_formula, fullgraph=True, backend="eager")(arguments)
+    for name, expected in every_formula(arguments).items():
+        for got, wanted in zip(flat(compiled[name]), flat(expected), strict=True):
+            torch.testing.assert_close(got, wanted, rtol=0, atol=0)
 
 
 # The backend
@@ -100,44 +202,3 @@ def test_stop_gradient_keeps_the_value_and_stops_the_gradient(run, grad):
 def test_indices_have_the_type_of_their_model(run):
     got = run(lambda like: _backend.indices(3, like), np.array([7, 7], np.int32))
     assert got.tolist() == [0, 1, 2] and got.dtype == np.int32
-
-
-def every_formula(actions, returns, is_first, lengths, image):
-    """All formulas of the core that take arrays, in one graph."""
-    mean, std = planning.refit(actions, returns, 5, std="code")
-    mean_paper, std_paper = planning.refit(actions, returns, 5, std="paper")
-    state, spread = actions[:, :, 0], actions[:, :, 1] * actions[:, :, 1] + 0.1
-    mask = elbo.overshooting_mask(state.shape[1], 2, lengths)
-    prior_mean = elbo.overshooting_windows(elbo.overshooting_starts(state), 2)
-    prior_std = elbo.overshooting_windows(spread, 2)
-    overshooting = elbo.overshooting_kl(_backend.stop_gradient(state), spread, prior_mean, prior_std, mask, 0.5)
-    quantised = images.quantise(image, 5, image / 256)
-    grads, norm = optimisers.clip_by_global_norm([image, state], 5.0)
-    step = optimisers.adam_tf(image, grads[0], image * 0, image * 0, 1, 1e-3, 0.9, 0.999, 1e-4)
-    return (
-        mean, std, mean_paper, std_paper, overshooting, divergences.floor_nats(state, 0.2),
-        sequences.previous_actions(state, is_first), sequences.previous_actions(state, is_first, state[:, 0]),
-        quantised, images.dequantise(quantised, 5), images.dequantise_uint8(quantised, 5), norm, *step,
-        elbo.gaussian_log_prob(state, spread, 2.0), elbo.gaussian_log_prob(state, state, spread),
-        sampling.reparameterise(state, spread, state),
-    )  # fmt: skip
-
-
-def test_torch_compile_traces_every_formula_silently():
-    """fullgraph: no graph break; no warning. Traced only (backend "eager"): inductor takes 20 s."""
-    import torch
-
-    rng = np.random.default_rng(0)
-    arguments = [
-        torch.tensor(x)
-        for x in (
-            rng.normal(size=(2, 9, 3, 2)), rng.normal(size=(2, 9)), rng.random((2, 9)) < 0.5, np.array([9, 4]),
-            rng.uniform(0, 255, (3, 4)),
-        )
-    ]  # fmt: skip
-    torch.compiler.reset()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        compiled = torch.compile(every_formula, fullgraph=True, backend="eager")(*arguments)
-    for got, expected in zip(compiled, every_formula(*arguments), strict=True):
-        torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)

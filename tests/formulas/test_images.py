@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from shared.formulas.images import dequantise, dequantise_uint8, quantise
+from shared.formulas.images import centre, dequantise, dequantise_uint8, quantise
 from shared.testing import oracles
 
 PIXELS = np.arange(256)
@@ -15,6 +15,13 @@ NOISY = {bits: (lambda image, noise, bits=bits: quantise(image, bits, noise)) fo
 DISPLAY = {bits: (lambda image, bits=bits: dequantise_uint8(image, bits)) for bits in range(1, 9)}
 
 
+@pytest.mark.property("D1")
+def test_centre_by_hand(run):
+    # 51 = 255 / 5 -> 0.2 - 0.5
+    assert_allclose(run(centre, [0.0, 51.0, 127.5, 255.0]), [-0.5, -0.3, 0.0, 0.5], rtol=1e-15, atol=1e-16)
+
+
+@pytest.mark.property("D1")
 def test_five_bits_by_hand(run):
     # 0..7 -> level 0 -> -0.5;   100 -> level 12 -> 12/32 - 1/2 = -0.125;   255 -> level 31 -> 15/32
     got = run(QUANTISE[5], [0.0, 7.0, 8.0, 100.0, 128.0, 255.0])
@@ -25,6 +32,7 @@ def test_noise_fills_one_level(run):
     assert_array_equal(run(NOISY[5], [100.0, 100.0], [0.0, 0.5]), [-0.125, -0.125 + 0.5 / 32])
 
 
+@pytest.mark.property("D1")
 def test_display_by_hand(run):
     # -0.125 + half a level -> level 12 -> 96;   beyond the range: clipped
     assert_array_equal(run(DISPLAY[5], [-0.125, -0.109375, -0.5, 0.4999, -3.0, 3.0]), [96, 96, 0, 248, 0, 255])
@@ -48,6 +56,7 @@ def test_display_is_uint8(run):
     assert run(DISPLAY[5], [0.0]).dtype == np.uint8
 
 
+@pytest.mark.property("D1")
 @given(st.integers(1, 8), st.integers(0, 2**32 - 1))
 def test_range_and_round_trip_with_noise(run, bits, seed):
     """D1: one call maps 0..255 into [-0.5, 0.5); noise never changes the level. Noise stays below 1 - 1e-9, where
@@ -58,10 +67,30 @@ def test_range_and_round_trip_with_noise(run, bits, seed):
     assert_array_equal(run(DISPLAY[bits], x), PIXELS >> (8 - bits) << (8 - bits))
 
 
+@pytest.mark.property("D1")
 def test_preprocessing_twice_is_seen(run):
     """D1: the second time would leave a black image (all values within one level), so it must not happen."""
     once = run(QUANTISE[5], PIXELS.astype(float))
     assert np.ptp(run(QUANTISE[5], once)) <= 1 / 32
+
+
+@pytest.mark.property("D1")
+def test_centring_keeps_every_pixel_apart_within_its_range(run_any):
+    """256 increasing levels from -0.5 to 0.5, 1/255 apart. XLA multiplies by 1/255, so white may be 0.5 + eps / 2."""
+    got = run_any(centre, PIXELS.astype(float))
+    assert got.dtype == run_any.dtype
+    assert_allclose([got[0], got[-1]], [-0.5, 0.5], rtol=run_any.eps)
+    assert_allclose(np.diff(got.astype(np.float64)), 1 / 255, rtol=0, atol=run_any.eps)
+
+
+@pytest.mark.property("D1")
+def test_centring_twice_is_seen(run):
+    """The second time would leave a picture of one grey: all values within 1/255."""
+    assert np.ptp(run(centre, run(centre, PIXELS.astype(float)))) <= 1 / 255
+
+
+def test_gradient_of_centring_is_one_level(grad):
+    assert_allclose(grad(centre, [3.0, 250.0])[0], 1 / 255, rtol=1e-15)
 
 
 def test_gradient_reaches_only_the_noise(grad):
@@ -74,6 +103,11 @@ def test_gradient_reaches_only_the_noise(grad):
 def test_integers_are_refused(run, function):
     with pytest.raises(ValueError, match=f"{function.__name__}: image is .*uint8, expected floating point"):
         run(lambda image: function(image, 5), np.zeros((2, 2), np.uint8))
+
+
+def test_centring_refuses_integers(run):
+    with pytest.raises(ValueError, match="centre: image is .*uint8, expected floating point"):
+        run(centre, np.zeros((2, 2), np.uint8))
 
 
 @pytest.mark.parametrize("function", [quantise, dequantise, dequantise_uint8])

@@ -1,4 +1,4 @@
-"""TensorFlow's Adam and clipping by the global norm: property A2."""
+"""TensorFlow's Adam and clipping by the global norm: property A2. LaProp and adaptive clipping: test_laprop.py."""
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ def clip_pair(first, second):
     return clip_by_global_norm([first, second], 10.0)
 
 
+@pytest.mark.property("A2")
 def test_first_step_by_hand(run):
     # g = 2: m = 0.2, v = 0.004, rate = 1e-3 * sqrt(0.001) / 0.1 = 3.1622777e-4;
     # step = rate * 0.2 / (sqrt(0.004) + 1e-4) = 9.9842136e-4. With a bias-corrected epsilon: 9.9995e-4.
@@ -29,6 +30,7 @@ def test_first_step_by_hand(run):
     assert_allclose(1 - param.item(), 9.98421357e-4, rtol=1e-8)
 
 
+@pytest.mark.property("A2")
 def test_second_step_by_hand(run):
     # lr 1, beta1 = beta2 = 1/2, eps 1; m = 4, v = 16, g = 8:  m = 6, v = 40,  rate = sqrt(3/4) / (3/4)
     param, m, v = run(lambda *x: adam_tf(*x, 2, 1.0, 0.5, 0.5, 1.0), [0.0], [8.0], [4.0], [16.0])
@@ -41,6 +43,7 @@ def test_zero_gradient_moves_nothing_at_the_start(run):
     assert (param.item(), m.item(), v.item()) == (1.5, 0.0, 0.0)
 
 
+@pytest.mark.property("A2")
 @pytest.mark.parametrize("scale", [1e-20, 1e-4, 1.0, 1e15])
 def test_many_steps_equal_torch_with_its_epsilon_converted(run, scale):
     """A2, over gradients so small that epsilon rules and so large that it does not matter."""
@@ -53,6 +56,7 @@ def test_many_steps_equal_torch_with_its_epsilon_converted(run, scale):
         assert_allclose(param, expected[t - 1], rtol=1e-12)
 
 
+@pytest.mark.property("A2")
 def test_tiny_epsilon_is_safe_in_float32(run):
     """A2: gradients of 1e-18 square to 1e-36, near the end of float32; epsilon 1e-20 must not give 0/0."""
     x = np.array([1e-18, 0.0], np.float32)
@@ -102,13 +106,32 @@ def test_clipping_equals_torch():
         assert_allclose(got, parameter.grad.numpy(), rtol=1e-6)          # torch adds 1e-6 to the norm
 
 
-def test_bad_arguments_are_refused():
+@pytest.mark.parametrize("limit", [0, -0.5, float("nan")])
+def test_limits_must_be_positive(limit):
+    with pytest.raises(ValueError, match=f"clip_by_global_norm: limit must be positive, got {limit}"):
+        clip_by_global_norm([np.ones(2)], limit)
+
+
+def test_limits_below_one_are_limits():
+    (clipped,), norm = clip_by_global_norm([np.array([3.0, 4.0])], 0.5)
+    assert norm == 5
+    assert_allclose(clipped, [0.3, 0.4], rtol=1e-15)
+
+
+def test_a_list_without_gradients_is_refused():
+    with pytest.raises(ValueError, match="clip_by_global_norm: the list of gradients is empty"):
+        clip_by_global_norm([], 1.0)
+
+
+def test_step_counts_from_one():
     x = np.zeros(2)
     with pytest.raises(ValueError, match="adam_tf: step counts from 1"):
         adam_tf(x, x, x, x, 0, **PLANET)
-    with pytest.raises(ValueError, match="adam_tf: .*param .*grad"):
-        adam_tf(x, np.zeros(3), x, x, 1, **PLANET)
-    with pytest.raises(ValueError, match="clip_by_global_norm: limit must be positive, got 0"):
-        clip_by_global_norm([x], 0)
-    with pytest.raises(ValueError, match="clip_by_global_norm: the list of gradients is empty"):
-        clip_by_global_norm([], 1.0)
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_shapes_must_agree(place):
+    state = [np.zeros(2)] * 4
+    state[place] = np.zeros(3)
+    with pytest.raises(ValueError, match="adam_tf: .*param .*grad .*m .*v"):
+        adam_tf(*state, 1, **PLANET)

@@ -89,6 +89,7 @@ def test_batch_of_planners_equals_one_planner_each(run, std):
         assert_allclose(spreads[n], spread, rtol=1e-14)
 
 
+@pytest.mark.property("P1")
 @given(st.integers(0, 2**32 - 1), st.permutations(range(CANDIDATES)))
 def test_order_of_candidates_does_not_matter_without_ties(run, seed, order):
     actions, returns = planner(seed, ties=False)
@@ -96,6 +97,7 @@ def test_order_of_candidates_does_not_matter_without_ties(run, seed, order):
         assert_allclose(got, expected, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.property("P1")
 @given(st.integers(0, 2**32 - 1))
 def test_elites_are_better_than_the_population(run, seed):
     """P1: with the return stored as the action, the mean of the elites' actions is their mean return."""
@@ -104,6 +106,17 @@ def test_elites_are_better_than_the_population(run, seed):
     assert mean.item() >= returns.mean()
 
 
+@pytest.mark.property("P1")
+@given(st.integers(0, 2**32 - 1))
+def test_the_plan_stays_inside_the_box_of_its_candidates(run, seed):
+    """Clipped candidates give a clipped plan. (A planner of no iterations: tests/replications/test_planet.py.)"""
+    actions, returns = planner(seed)
+    clipped = np.clip(2 * actions, -1, 1)
+    mean, _ = run(code, clipped, returns)
+    assert np.abs(mean).max() <= 1
+
+
+@pytest.mark.property("P1")
 @pytest.mark.parametrize("std", FORMS)
 def test_iterations_converge_on_a_quadratic(run, std):
     """P1: 200 candidates, 20 elites, 12 iterations find the optimum to the width of the variance floor."""

@@ -1,4 +1,4 @@
-"""The shift from stored rows (action chosen here) to model inputs (action that led here)."""
+"""The shift from stored rows (action chosen here) to model inputs (action that led here), and what a start forgets."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from shared.formulas.sequences import previous_actions
+from shared.formulas.sequences import previous_actions, reset_where_first
 from shared.testing import oracles
 
 
@@ -63,9 +63,57 @@ def test_float32_stays_float32(run):
     assert run(previous_actions, action.astype(np.float32), is_first, before.astype(np.float32)).dtype == np.float32
 
 
-def test_shapes_must_fit_together():
-    action, is_first, before = chunk(0)
+@pytest.mark.parametrize(
+    ("action", "is_first"), [((3, 5), (3, 5)), ((3, 5, 2), (5, 3)), ((3, 5, 2), (3,)), ((3, 5, 2, 1), (3, 5))]
+)
+def test_shapes_of_a_chunk_must_fit_together(action, is_first):
     with pytest.raises(ValueError, match=r"previous_actions: action .* and is_first .* do not fit"):
-        previous_actions(action, is_first.T)
-    with pytest.raises(ValueError, match=r"previous_actions: before must be \(B, A\) = \(3, 2\), got \(2, 3\)"):
-        previous_actions(action, is_first, before.T)
+        previous_actions(np.zeros(action), np.zeros(is_first, bool))
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (3,), (3, 1), (1, 2), (3, 5, 2)])
+def test_the_row_before_must_fit(shape):
+    action, is_first, _ = chunk(0)
+    with pytest.raises(ValueError, match=r"previous_actions: before must be \(B, A\) = \(3, 2\), got"):
+        previous_actions(action, is_first, np.zeros(shape))
+
+
+# reset_where_first
+
+
+def test_reset_by_hand(run):
+    is_first = [True, False, True]
+    assert_array_equal(run(reset_where_first, [1.0, 2.0, 3.0], is_first), [0.0, 2.0, 0.0])
+    state = np.arange(1.0, 13.0).reshape(3, 2, 2)
+    assert_array_equal(run(reset_where_first, state, is_first), state * np.array([0.0, 1.0, 0.0])[:, None, None])
+
+
+def test_integers_are_reset_too(run):
+    got = run(reset_where_first, np.array([[3, 4], [5, 6]], np.int32), [False, True])
+    assert got.tolist() == [[3, 4], [0, 0]] and got.dtype == np.int32
+
+
+def test_nothing_of_a_forgotten_state_is_left(run, grad):
+    """Not even NaN, nor a gradient: multiplying by 0 would keep the NaN."""
+    is_first = [True, False]
+    assert_array_equal(run(reset_where_first, [[np.nan, np.inf], [1.0, 2.0]], is_first), [[0.0, 0.0], [1.0, 2.0]])
+    (got,) = grad(lambda state, first: reset_where_first(state, first) * 3, [[np.nan, 1.0], [1.0, 2.0]], is_first)
+    assert_array_equal(got, [[0.0, 0.0], [3.0, 3.0]])
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([(4,), (4, 3), (4, 2, 3)]))
+def test_reset_equals_row_by_row(run_any, seed, shape):
+    rng = np.random.default_rng(seed)
+    state, is_first = rng.normal(size=shape).astype(np.float32).astype(np.float64), rng.random(4) < 0.5
+    expected = np.stack([np.zeros(shape[1:]) if first else row for row, first in zip(state, is_first, strict=True)])
+    got = run_any(reset_where_first, state, is_first)
+    assert_array_equal(got, expected)
+    assert got.dtype == run_any.dtype
+
+
+@pytest.mark.parametrize(
+    ("state", "is_first"), [((3, 2), (2,)), ((2, 3), (2, 3)), ((2, 3), (2, 1)), ((), (1,)), ((3,), ())]
+)
+def test_a_start_is_one_bool_per_row(state, is_first):
+    with pytest.raises(ValueError, match="reset_where_first: state .* and is_first .* do not fit"):
+        reset_where_first(np.zeros(state), np.zeros(is_first, bool))

@@ -82,6 +82,7 @@ def assert_same(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> No
 # ---------------------------------------------------------------------------------------------- what comes out
 
 
+@pytest.mark.property("R1")
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_chunks_are_rows_of_live_episodes_for_any_history(data):
@@ -115,6 +116,7 @@ def test_chunks_are_rows_of_live_episodes_for_any_history(data):
                 check_chunks(replay.sample(3, length), live, length)
 
 
+@pytest.mark.property("R1")
 def test_offsets_are_uniform_over_all_valid_ones_both_ends_included(tmp_path):
     replay = make(tmp_path)
     feed(replay, [12])
@@ -300,6 +302,7 @@ def test_a_saved_state_does_not_change_when_the_memory_does(tmp_path):
     assert tree_image(state) == before != tree_image(replay.save())
 
 
+@pytest.mark.property("R1")
 def test_nothing_newer_than_the_state_comes_back(tmp_path):
     replay = make(tmp_path / "replay", chunks_per_refresh=5)
     feed(replay, [5] * 3)

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = ("Snakefile", "workflows", "shared", "replications", "data/reference", "environment.yml")
+MUTATION = "results/evidence/core/mutation.json"
+COPIED = ("Snakefile", "workflows", "shared", "replications", "data/reference", "environment.yml", MUTATION)
 
 # Writes the config as its result and notes the call. It fails where a file fail_<task>_<seed> lies in the root, and
 # waits while a file `hold` lies there.
@@ -41,6 +42,16 @@ asked = parser.parse_args()
 for suffix in (".pdf", ".png", ".csv", ".json", ".md", ".gif"):
     pathlib.Path(asked.figure).with_suffix(suffix).write_text(" ".join(asked.runs))
 '''
+# In place of the core's measurements and figures: writes every file that is named and not there yet.
+STAND_IN_CORE = '''"""Stand-in."""
+import pathlib, sys
+for option, value in zip(sys.argv[1::2], sys.argv[2::2]):
+    path = pathlib.Path(value)
+    for suffix in (".pdf", ".png", ".md") if option == "--figure" else (path.suffix,):
+        if not path.with_suffix(suffix).exists():
+            path.with_suffix(suffix).write_text("core")
+'''
+CORE = ("testing/numerics", "testing/estimators", "figures/core", "figures/estimators", "figures/mutation")
 EXPERIMENTS = """
 figure_4: &all
   source: Figure 4
@@ -132,6 +143,8 @@ def copy(tmp_path_factory):
             planet = sandbox.path("replications/planet")
             (planet / "train.py").write_text(STAND_IN_TRAIN)
             (planet / "figures.py").write_text(STAND_IN_FIGURES)
+            for name in CORE:
+                sandbox.path(f"shared/{name}.py").write_text(STAND_IN_CORE)
             (planet / "experiments.yaml").write_text(yaml.safe_dump(yaml.safe_load(EXPERIMENTS), sort_keys=False))
             sandbox.path("workflows/profiles/smoke/scale.yaml").write_text(yaml.safe_dump(SCALE, sort_keys=False))
         return sandbox

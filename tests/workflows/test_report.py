@@ -10,10 +10,12 @@ import struct
 import subprocess
 import zlib
 
+import pandas as pd
 import pytest
 import yaml
 
 FIGURES = ("figure_4", "table_1", "figure_10")
+CORE = ("numerics", "estimators", "mutation")
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 BROWSER_OPTIONS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
@@ -54,6 +56,16 @@ def test_every_figure_has_picture_numbers_and_sources(finished):
     assert (run["task"], run["seed"], run["status"], run["scale"]) == ("cartpole_swingup", 0, "complete", "smoke")
 
 
+def test_the_core_is_measured_within_its_tolerances(finished):
+    folder = finished.path("results/smoke/core")
+    for name in CORE:
+        for suffix in ("png", "csv", "md"):
+            assert (folder / f"{name}.{suffix}").stat().st_size > 100
+    measured = pd.read_csv(folder / "numerics.csv")
+    assert set(measured["library"]) == {"numpy", "torch", "jax"}
+    assert "BEYOND TOLERANCE" not in (folder / "numerics_measured.log").read_text()
+
+
 def test_the_end_says_where_figures_and_report_are(finished):
     tail = finished.said.splitlines()[-20:]
     assert any(line.startswith("figures: ") for line in tail)
@@ -77,8 +89,8 @@ def test_the_report_is_one_page_with_everything_in_it(finished):
     assert loaded == [], "nothing is fetched from anywhere"
     assert "System Message" not in page, "a caption that is no valid reStructuredText"
     results = json.loads(re.search(r"var results = (\{.*?\});?\s*</script>", page, re.DOTALL)[1])
-    for figure in FIGURES:
-        record = results[f"results/smoke/planet/{figure}.png"]
+    for picture in (*(f"planet/{figure}" for figure in FIGURES), *(f"core/{name}" for name in CORE)):
+        record = results[f"results/smoke/{picture}.png"]
         assert re.match(r"data:image/png;[^,]*base64,iVBORw0KGgo", record["data_uri"])
         assert len(record["caption"]) > 100, "a caption that explains"
         assert record["labels"]["scale"] == "smoke"
@@ -91,7 +103,7 @@ def test_the_report_renders_in_a_browser_without_network(finished, tmp_path):
     command = [BROWSER, *BROWSER_OPTIONS, f"--user-data-dir={tmp_path / 'profile'}"]
     dump = subprocess.run([*command, "--dump-dom", address], capture_output=True, text=True, timeout=120, check=True)
     shown = re.findall(r'<img class="item[^>]*src="data:image/(png|gif);[^,"]*base64,(.{30})', dump.stdout, re.DOTALL)
-    assert [kind for kind, _ in shown].count("png") == len(FIGURES), "each figure is on the opening page"
+    assert [kind for kind, _ in shown].count("png") == len(FIGURES) + len(CORE), "each figure is on the opening page"
     assert [kind for kind, _ in shown].count("gif") == 1
     assert all(not data.startswith("R0lGODlhAQABAAAAACH5") for _, data in shown), "the placeholder is gone"
     picture = tmp_path / "page.png"

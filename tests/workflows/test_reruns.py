@@ -138,6 +138,16 @@ def test_code_of_a_figure_redraws_and_a_docstring_does_not(edited):
     assert set(planned) == {"planet_figure_4", "planet_table_1", "planet_figure_10"}
 
 
+def test_code_of_a_formula_measures_the_core_again_and_trains_nothing(edited):
+    planned = edited("shared/formulas/transforms.py", "count < 2 or", "count < 3 or").planned()
+    assert set(planned) == {"measure_numerics", "draw_numerics", "measure_estimators", "draw_estimators"}
+
+
+def test_the_numerics_report_is_a_target_of_its_own(crashed):
+    crashed.run("core_numerics", "--forceall", "--quiet", "all")
+    assert crashed.path("results/smoke/core/numerics.md").is_file()
+
+
 @pytest.mark.parametrize(
     ("name", "old", "new", "words"),
     [

@@ -1,0 +1,88 @@
+"""Which golden files are tested where, and which wait for an agent that does not exist yet.
+
+`claims` reads the marks of all test modules off their syntax trees; LATER lists the rest with the issue that will take
+it. test_ledger.py complains of every case that is in neither.
+"""
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.golden.loading import PAPERS, cases, find
+
+TESTS = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The cases of a paper whose file, and whose name within the file, begin so."""
+
+    paper: str
+    prefix: str
+    case: str = ""
+
+    def __str__(self):
+        return "-".join(part for part in (self.paper, self.prefix, self.case) if part)
+
+    def cases(self, folder):
+        return find(folder, self.paper, self.prefix, self.case)
+
+
+DREAMER, DREAMERV2, DREAMERV3 = 5, 6, 7                       # the issues
+
+# Networks, and what runs through networks. An entry goes when its test comes.
+LATER = {
+    Claim("dreamer", "rssm_cell"): DREAMER,
+    Claim("dreamer", "rssm_unroll"): DREAMER,
+    Claim("dreamer", "conv_small"): DREAMER,
+    Claim("dreamer", "conv_full"): DREAMER,
+    Claim("dreamerv2", "conv_nets"): DREAMERV2,
+    Claim("dreamerv2", "vector_nets"): DREAMERV2,
+    Claim("dreamerv2", "rssm_steps"): DREAMERV2,
+    Claim("dreamerv2", "world_model_loss"): DREAMERV2,
+    Claim("dreamerv2", "misc", "layernorm"): DREAMERV2,
+    Claim("dreamerv3", "encoder"): DREAMERV3,
+    Claim("dreamerv3", "decoder"): DREAMERV3,
+    Claim("dreamerv3", "layers"): DREAMERV3,
+    Claim("dreamerv3", "rssm_steps"): DREAMERV3,
+    Claim("dreamerv3", "v2023_extras", "rssm"): DREAMERV3,
+    Claim("dreamerv3", "v2023_extras", "cnn"): DREAMERV3,
+}
+
+# Tested as far as formulas go; the same numbers through the agent's own networks are still to come.
+PARTLY = {
+    Claim("dreamer", "train_step"): DREAMER,
+    Claim("dreamer", "action_head"): DREAMER,
+    Claim("dreamer", "tf1_action_head"): DREAMER,
+    Claim("dreamerv2", "imagine"): DREAMERV2,
+    Claim("dreamerv2", "actor_critic_loss"): DREAMERV2,
+    Claim("dreamerv3", "heads"): DREAMERV3,
+    Claim("dreamerv3", "imag_loss"): DREAMERV3,
+    Claim("dreamerv3", "repl_loss"): DREAMERV3,
+}
+
+
+def claims(folder=TESTS):
+    """What @pytest.mark.golden(prefix, case=...) claims in the modules test_<paper>_*.py of a folder."""
+    found = set()
+    for paper in PAPERS:
+        for path in folder.glob(f"test_{paper}_*.py"):
+            found |= {Claim(paper, *mark) for mark in _marks(ast.parse(path.read_text()))}
+    return found
+
+
+def _marks(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.golden":
+            yield tuple(ast.literal_eval(value) for value in [*node.args, *(word.value for word in node.keywords)])
+
+
+def unknown(folder, known):
+    """The names of all cases below a folder that no claim covers, by file."""
+    covered = {case for claim in known for case in claim.cases(folder)}
+    names = []
+    for path in sorted(Path(folder).rglob("*.npz")):
+        name, held = str(path.relative_to(folder)), cases(path)
+        names += [f"{name} case {case.name}".removesuffix(" case ") for case in held if case not in covered]
+        names += [] if held else [f"{name} (empty)"]
+    return names

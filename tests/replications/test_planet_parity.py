@@ -1,0 +1,221 @@
+"""PlaNet in torch and in JAX: same parameters, same batch, same noise, same numbers.
+
+float64: 1e-10 relative to each tensor's largest entry, after 1 and after 100 updates (measured: 3e-13 at most; both
+round differently in the last bits and 100 updates of Adam carry that on). float32: stated at the test.
+"""
+
+import ast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from replications.planet import agent_jax, agent_torch, model_jax, model_torch
+from replications.planet.config import Config
+from shared.config import ROOT, build
+from shared.envs.spec import ActSpec
+from shared.testing.parity import assert_same
+from tests import tiny
+
+ACTIONS, BATCH, LENGTH = 2, 2, 4
+VARIANTS = {
+    "rssm": {},
+    "ssm": {"model__latent": "ssm"},
+    "drnn": {"model__latent": "drnn"},
+    "deterministic": {"model__mean_only": True, "loss__divergence_scale": 0.0},
+    "overshooting": {"loss__overshooting_scale": 0.5, "loss__overshooting_distance": 3},
+    "drnn_overshooting": {
+        "model__latent": "drnn", "loss__overshooting_scale": 0.5, "loss__overshooting_distance": 3
+    },
+    "first_release": {"model__future_rnn": False, "loss__free_nats": 2.0, "model__hidden_layers": 2},
+    "elu": {"model__activation": "elu"},
+    "clipped": {"optimiser__clip_norm": 10.0},
+}  # fmt: skip
+FLOAT64 = 1e-10
+
+
+@pytest.fixture
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def make_config(variant) -> Config:
+    return build(Config, tiny.values(**VARIANTS[variant]), where="a test")
+
+
+def make_inputs(config, dtype):
+    random = np.random.default_rng(0)
+    stoch = config.model.stoch_size
+    inputs = {
+        "image": random.uniform(-0.5, 0.5, (BATCH, LENGTH, 64, 64, 3)),
+        "action": random.uniform(-1, 1, (BATCH, LENGTH, ACTIONS)),
+        "reward": random.uniform(0, 4, (BATCH, LENGTH)),
+        "noise": random.normal(size=(BATCH, LENGTH, stoch)),
+    }
+    if config.loss.overshooting_scale:
+        inputs["overshooting_noise"] = random.normal(
+            size=(BATCH, LENGTH, config.loss.overshooting_distance + 1, stoch)
+        )
+    return {name: value.astype(dtype) for name, value in inputs.items()}
+
+
+def torch_updates(config, inputs, parameters, marks):
+    """{update: (losses, gradients, parameters)} after the updates named in marks."""
+    agent = agent_torch.PlanetAgent(config, {}, ActSpec(ACTIONS), seed=np.random.SeedSequence(0))
+    if inputs["reward"].dtype == np.float64:
+        agent.model.double()
+        agent.optimiser = agent_torch.make_optimiser(agent.model, config.optimiser)
+    agent.load_parameters(parameters)
+    tensors = {name: torch.from_numpy(value) for name, value in inputs.items()}
+    results = {}
+    for update in range(1, max(marks) + 1):
+        metrics = agent.gradients(**tensors)
+        raw = {name: p.grad for name, p in agent.model.named_parameters()}
+        raw = {name: np.zeros(1) if grad is None else grad.numpy().copy() for name, grad in raw.items()}
+        metrics["grad_norm"] = agent.update()
+        if update in marks:
+            losses = {name: float(value) for name, value in metrics.items()}
+            results[update] = (losses, raw, agent.parameters())
+    return results
+
+
+def jax_updates(config, inputs, parameters, marks):
+    model = model_jax.with_parameters(model_jax.WorldModel(config.model, ACTIONS), parameters)
+    moments = agent_jax.make_optimiser(config.optimiser).init(model)
+    arrays = {name: jnp.asarray(value) for name, value in inputs.items()}
+
+    @jax.jit
+    def step(model, moments):
+        grads, metrics = agent_jax.gradients(model, config.loss, **arrays)
+        model, moments, norm = agent_jax.update(config.optimiser, model, moments, grads)
+        return model, moments, grads, metrics | {"grad_norm": norm}
+
+    results = {}
+    for update in range(1, max(marks) + 1):
+        model, moments, grads, metrics = step(model, moments)
+        if update in marks:
+            losses = {name: float(value) for name, value in metrics.items()}
+            named = (jax.device_get(model_jax.named_parameters(tree)) for tree in (grads, model))
+            results[update] = (losses, *named)
+    return results
+
+
+def start_parameters(config, dtype=np.float64):
+    agent = agent_torch.PlanetAgent(config, {}, ActSpec(ACTIONS), seed=np.random.SeedSequence(5))
+    return {name: value.astype(dtype) for name, value in agent.parameters().items()}
+
+
+def without_gradient(grads):
+    """Names of zero gradients: where torch has none, JAX has zeros (unused layers of the deterministic recipe)."""
+    return {name for name, grad in grads.items() if not grad.any()}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_losses_gradients_and_parameters_agree_over_a_hundred_updates(variant, float64):
+    config = make_config(variant)
+    inputs, parameters = make_inputs(config, np.float64), start_parameters(config)
+    expected = torch_updates(config, inputs, parameters, {1, 100})
+    got = jax_updates(config, inputs, parameters, {1, 100})
+    for update in (1, 100):
+        for what, ours, theirs in zip(("loss", "gradient", "parameter"), got[update], expected[update], strict=True):
+            if what == "gradient":
+                unused = without_gradient(theirs)
+                assert unused == without_gradient(ours), (update, unused ^ without_gradient(ours))
+                ours, theirs = ({n: g for n, g in grads.items() if n not in unused} for grads in (ours, theirs))
+            assert_same(ours, theirs, FLOAT64, f"{variant}, {what} after update {update}")
+    assert expected[100][0]["loss"] < expected[1][0]["loss"], "a hundred updates learned nothing: the test shows little"
+
+
+def test_float32_agrees_to_its_rounding():
+    """One update: losses 1e-6, gradients 2e-4 of the largest entry (sums over 12288 pixels, in other orders)."""
+    config = make_config("rssm")
+    inputs, parameters = make_inputs(config, np.float32), start_parameters(config, np.float32)
+    (expected,), (got,) = (f(config, inputs, parameters, {1}).values() for f in (torch_updates, jax_updates))
+    assert_same(got[0], expected[0], 1e-6, "float32 losses")
+    assert_same(got[1], expected[1], 2e-4, "float32 gradients")
+
+
+@pytest.mark.parametrize("variant", ["rssm", "ssm", "drnn"])
+def test_plans_agree(variant, float64):
+    """Filter an image, then all iterations of the cross-entropy method: the same elites, means and deviations."""
+    config = make_config(variant)
+    parameters = start_parameters(config)
+    random, plan, stoch = np.random.default_rng(1), config.planner, config.model.stoch_size
+    image, action = random.uniform(-0.5, 0.5, (2, 64, 64, 3)), random.uniform(-1, 1, (2, ACTIONS))
+    filter_noise = random.normal(size=(2, stoch))
+    noise = {
+        "action_noise": random.normal(size=(plan.iterations, 2, plan.candidates, plan.horizon, ACTIONS)),
+        "latent_noise": random.normal(size=(plan.iterations, 2 * plan.candidates, plan.horizon, stoch)),
+    }
+    agent = agent_torch.PlanetAgent(config, {}, ActSpec(ACTIONS), seed=np.random.SeedSequence(0))
+    agent.model.double()
+    agent.load_parameters(parameters)
+    with torch.no_grad():
+        world = agent.model
+        inputs = (torch.from_numpy(action), world.encoder(torch.from_numpy(image)), torch.from_numpy(filter_noise))
+        state, _ = world.latent.posterior(model_torch.initial_state(world.latent, 2), *inputs)
+        expected = agent.plan(state, **{name: torch.from_numpy(value) for name, value in noise.items()})
+    model = model_jax.with_parameters(model_jax.WorldModel(config.model, ACTIONS), parameters)
+    start = model_jax.initial_state(model.latent, 2)
+    state = agent_jax.filter_step(model, jnp.asarray(image), jnp.asarray(action), start, jnp.asarray(filter_noise))
+    got = agent_jax.plan(model, plan, state, **{name: jnp.asarray(value) for name, value in noise.items()})
+    names = ("mean", "std")
+    assert_same(dict(zip(names, got, strict=True)), dict(zip(names, expected, strict=True)), FLOAT64, "plan")
+    assert np.ptp(np.asarray(got[0])) > 0.1
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_one_parameter_file_loads_into_both(variant, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    config, spec = make_config(variant), ActSpec(ACTIONS)
+    ours, theirs = (
+        module.PlanetAgent(config, {}, spec, seed=np.random.SeedSequence(seed))
+        for seed, module in enumerate((agent_jax, agent_torch))
+    )
+    assert list(ours.parameters()) == list(theirs.parameters()), "the same names in the same order"
+    for source, target in ((ours, theirs), (theirs, ours)):
+        save_file(source.parameters(), tmp_path / "parameters.safetensors")
+        target.load_parameters(load_file(tmp_path / "parameters.safetensors"))
+        written, read = source.parameters(), target.parameters()
+        for name, value in written.items():
+            np.testing.assert_array_equal(read[name], value, err_msg=name)
+
+
+# Twins: the same names in the same order, with the same docstrings.
+
+IDIOM = {
+    "torch": {"glorot_", "tanh", "stack_time", "forward", "reset", "plan", "imagined_return", "filter", "planner_noise",
+              "gradients", "update", "model_noise", "tensor", "normal", "dequantised"},
+    "jax": {"glorot", "Linear", "Conv2d", "ConvTranspose2d", "scan_time", "named_parameters", "with_parameters",
+            "sizes", "feature_size", "Settings", "act_step", "learn_step", "predict_step", "filter_step", "plan",
+            "imagined_return", "planner_noise", "gradients", "update", "model_noise", "dequantised"},
+}  # fmt: skip
+
+
+def public_names(path, skip):
+    """[(name, docstring)] of classes, functions and methods, in order; what differs by idiom is left out."""
+    found = []
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name not in skip:
+            found.append((node.name, ast.get_docstring(node)))
+            for inner in node.body if isinstance(node, ast.ClassDef) else []:
+                if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("__") and inner.name not in skip:
+                    found.append((f"{node.name}.{inner.name}", ast.get_docstring(inner)))
+    return found
+
+
+@pytest.mark.parametrize("kind", ["model", "agent"])
+def test_the_twins_have_the_same_names_in_the_same_order(kind):
+    """And the same docstrings, apart from what each framework needs for itself (IDIOM)."""
+    folder = ROOT / "replications" / "planet"
+    names = {f: public_names(folder / f"{kind}_{f}.py", IDIOM[f]) for f in ("torch", "jax")}
+    assert [name for name, _ in names["torch"]] == [name for name, _ in names["jax"]]
+    for (name, one), (_, other) in zip(names["torch"], names["jax"], strict=True):
+        one, other = (text and text.replace("torch", "jax") for text in (one, other))
+        if name not in ("MLP.resume", "RSSM.observe", "initialise", "prepare", "set_exact_arithmetic", "to_numpy",
+                        "make_optimiser", "PlanetAgent.load"):  # fmt: skip
+            assert one == other, name
