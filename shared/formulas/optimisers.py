@@ -111,7 +111,8 @@ def laprop(param, grad, m, v, step, lr, beta1, beta2, eps, *, nesterov=False):
         raise ValueError(f"laprop: step counts from 1 (the first update), got {step}")
     xp = namespace(param, grad, m, v)
     v = beta2 * v + (1 - beta2) * (grad * grad)
-    scaled = grad / (xp.sqrt(v / (1 - beta2**step)) + eps)
+    # Where g^2 vanishes (below 1e-38 JAX makes it 0), g would be divided by an eps of 1e-20 alone, and explode.
+    scaled = xp.where(v > 0, grad / (xp.sqrt(v / (1 - beta2**step)) + eps), xp.zeros_like(grad))
     m = beta1 * m + (1 - beta1) * scaled
     momentum = beta1 * m + (1 - beta1) * scaled if nesterov else m
     return param - lr / (1 - beta1**step) * momentum, m, v

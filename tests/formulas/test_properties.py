@@ -6,6 +6,7 @@ optimisers and planner, C weights, R replay, D data, X cross-framework).
 """
 
 import ast
+import functools
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -35,6 +36,7 @@ def claims(source: str) -> dict[str, list[str]]:
     return found
 
 
+@functools.cache
 def all_claims() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for path in sorted(TESTS.rglob("test_*.py")):

@@ -106,7 +106,7 @@ def test_a_very_narrow_one_is_a_gaussian_and_a_very_wide_one_uniform(run_any):
 
 
 def test_gradients_of_a_very_narrow_and_a_very_wide_one(grad_any):
-    """Entropy log(scale) + ...: 1 / scale. Wide: log 2, nothing. (The ends of a wide one cancel: eps / scale is left.)"""
+    """Entropy log(scale) + ...: 1 / scale. Wide: log 2, nothing (its ends cancel: some eps / scale is left)."""
     to_loc, to_scale = grad_any(unit_cut_entropy, [0.25, 0.25], [NARROW, WIDE])
     assert_allclose(to_scale, [1 / NARROW, 0], rtol=8 * grad_any.eps, atol=8 * grad_any.eps / WIDE)
     assert_allclose(to_loc, [0, 0], rtol=0, atol=8 * grad_any.eps)

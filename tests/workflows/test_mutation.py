@@ -26,9 +26,10 @@ def changes(source: str, operator: str = "") -> set[str]:
 @pytest.mark.parametrize(
     ("source", "operator", "expected"),
     [
-        ("y = a - b", "ReplaceBinaryOperator", {"y=a+b", "y=a*b", "y=a/b"}),
+        ("y = a - b", "ReplaceBinaryOperator", {"y=a+b"}),
+        ("y = a * b / c", "ReplaceBinaryOperator", {"y=a/b/c", "y=a*b*c"}),
         ("y = a**2", "ReplaceBinaryOperator", {"y=a*2"}),
-        ("y = a <= b", "ReplaceComparisonOperator", {"y=a<b", "y=a>b", "y=a>=b"}),
+        ("y = a <= b", "ReplaceComparisonOperator", {"y=a<b"}),
         ("y = a == b", "ReplaceComparisonOperator", {"y=a!=b"}),
         ("y = sum(x, axis=-1)", "NumberReplacer", {"y=sum(x,axis=-2)", "y=sum(x,axis=-0)"}),
         ("y = sum(x, axis=-1)", "ReplaceUnaryOperator", {"y=sum(x,axis=1)"}),
@@ -117,12 +118,9 @@ hypothesis.settings.load_profile("ci")
 TOML = """
 required_score = {score}
 modules = ["small.code"]
-tests = ["test_small.py"]
+tests = ["test_*.py"]
+without = ["test_other.py"]
 preload = ["pytest"]
-
-[timeout_seconds]
-numpy = 5
-others = 5
 
 [[equivalent]]
 module = "small.code"
@@ -139,7 +137,8 @@ def campaign(tmp_path_factory):
     (folder / "small").mkdir()
     for name, text in {
         "small/__init__.py": "", "small/code.py": CODE, "test_small.py": TESTS, "conftest.py": CONFTEST,
-        "pytest.ini": "[pytest]\n", "mutation.toml": TOML.format(score=0.99),
+        "pytest.ini": "[pytest]\n", "test_other.py": "def test_not_run(): assert False",
+        "mutation.toml": TOML.format(score=0.99),
     }.items():  # fmt: skip
         (folder / name).write_text(text)
     command = [sys.executable, "-m", "workflows.scripts.mutation", "--out", "out.json", "--settings", "mutation.toml"]
@@ -161,8 +160,8 @@ def test_untested_code_survives_and_tested_code_does_not(campaign):
 
 
 def test_an_endless_loop_is_killed_by_its_time_limit(campaign):
-    """n = n * 1, n / 1, n - 1 and n + 0 never reach the limit."""
-    assert campaign[1]["total"]["timeout"] == 4
+    """n - 1 and n + 0 never reach the limit."""
+    assert campaign[1]["total"]["timeout"] == 2
 
 
 def test_reasons_are_taken_from_the_settings(campaign):
@@ -200,7 +199,7 @@ def test_settings_name_every_formula_file():
 
 
 def test_at_least_95_percent_of_the_mutants_were_killed(kept):
-    assert kept["total"]["mutants"] > 1500
+    assert kept["total"]["mutants"] > 1000
     assert kept["total"]["score"] >= 0.95 == read_settings(SETTINGS).required_score
     assert set(kept["modules"]) == set(read_settings(SETTINGS).modules)
 

@@ -3,9 +3,9 @@
     python -m workflows.scripts.mutation --out results/evidence/core/mutation.json         (make mutants)
 
 Every mutant (mutants.py) is tried in a process of its own, forked from one that has all libraries loaded; the changed
-source replaces the module in memory, so no file is ever touched. First the tests run in NumPy alone, then those that
-survive meet them in every other library. A mutant of a function meets the tests that call it (as a recorded run of the
-unchanged code says), a mutant of a constant all of them; the quickest goes first and the first failure ends the run.
+source replaces the module in memory, so no file is ever touched. First come the quick tests in NumPy; those that
+survive meet the slow ones, and all of them in the other libraries. A mutant of a function meets the tests that call it
+(as a recorded run of the unchanged code says), a mutant of a constant all of them; the first failure ends the run.
 Settings, and why the survivors that nothing can kill are equivalent, are in workflows/mutation.toml.
 """
 
@@ -37,24 +37,31 @@ from workflows.scripts.mutation_tests import STAGES, Calls, record_calls, run_te
 
 SETTINGS = ROOT / "workflows" / "mutation.toml"
 POLL_SECONDS = 0.01
+UNCHANGED_SECONDS = 3600.0
+LEAST_LIMIT_SECONDS = 5.0  # a mutant may take this and LIMIT_FACTOR times as long as all tests of the unchanged code
+LIMIT_FACTOR = 3.0
 SURVIVED, KILLED, TIMEOUT = "survived", "killed", "timeout"
 UNCHANGED = Mutant("", "", 0, "", "", "", "")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A settings file. tests: patterns of files. preload: libraries loaded before forking. equivalent: key of a mutant
-    -> why no test can kill it."""
+    """A settings file.
+
+    tests: patterns of files; without: files that they must not find. preload: libraries loaded before forking.
+    equivalent: key of a mutant -> why no test can kill it.
+    """
 
     modules: tuple[str, ...]
     tests: tuple[str, ...]
+    without: tuple[str, ...]
     preload: tuple[str, ...]
-    timeout_seconds: Mapping[str, float]
     required_score: float
     equivalent: Mapping[tuple[str, str, str], str]
 
     def test_files(self) -> list[str]:
-        return sorted(str(path) for pattern in self.tests for path in Path().glob(pattern))
+        found = {str(path) for pattern in self.tests for path in Path().glob(pattern)}
+        return sorted(found - set(self.without))
 
 
 def read_settings(path: Path) -> Settings:
@@ -66,7 +73,7 @@ def read_settings(path: Path) -> Settings:
             if key in equivalent:
                 raise UserError(f"{path}: {' '.join(key)} is explained twice; keep one")
             equivalent[key] = " ".join(entry["why"].split())
-    lists = {name: tuple(content.pop(name)) for name in ("modules", "tests", "preload")}
+    lists = {name: tuple(content.pop(name)) for name in ("modules", "tests", "without", "preload")}
     return Settings(**lists, **content, equivalent=equivalent)
 
 
@@ -146,28 +153,28 @@ def trial(mutant: Mutant, calls: Calls, stage: str) -> Callable[[], bool]:
     def task() -> bool:
         assert mutant.module not in sys.modules, f"{mutant.module} is loaded already"
         sys.meta_path.insert(0, InMemory(mutant.module, mutant.source))
-        return run_tests(calls.tests_of(mutant.module, mutant.function), stage=stage, seconds=calls.seconds)
+        return run_tests(calls, calls.tests_of(mutant.module, mutant.function), stage)
 
     return task
 
 
-def recorded(settings: Settings) -> Calls:
-    """The calls of every test, after a run of the unchanged code that must pass, in every library."""
+def recorded(settings: Settings) -> tuple[Calls, dict[str, float]]:
+    """The calls of every test, and the seconds of each stage, from a run of the unchanged code that must pass."""
     files = {importlib.util.find_spec(module).origin: module for module in settings.modules}
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "calls.json"
-        task = [lambda: record_calls(settings.test_files(), files, target)]
-        ((_, outcome),) = outcomes(task, settings.timeout_seconds["others"], 1, silent=False)
-        if outcome != SURVIVED:
-            raise UserError("the tests do not pass on the unchanged code, see above; mend that first")
+        _must_pass("recording", lambda: record_calls(settings.test_files(), files, target))
         calls = Calls(**json.loads(target.read_text(encoding="utf-8")))
-    tasks = [trial(UNCHANGED, calls, stage) for stage in STAGES]
-    for index, outcome in outcomes(tasks, settings.timeout_seconds["others"], len(tasks), silent=False):
-        if outcome != SURVIVED:
-            raise UserError(
-                f"the tests do not pass on the unchanged code (stage {STAGES[index]}: {outcome}), see above"
-            )
-    return calls
+    return calls, {stage: _must_pass(stage, trial(UNCHANGED, calls, stage)) for stage in STAGES}
+
+
+def _must_pass(name: str, task: Callable[[], bool]) -> float:
+    """Seconds of a run of the unchanged code; UserError if a test fails."""
+    started = time.monotonic()
+    ((_, outcome),) = outcomes([task], UNCHANGED_SECONDS, 1, silent=False)
+    if outcome != SURVIVED:
+        raise UserError(f"the tests do not pass on the unchanged code ({name}: {outcome}), see above; mend that first")
+    return time.monotonic() - started
 
 
 def campaign(settings: Settings, workers: int, modules: Sequence[str]) -> dict[Mutant, str]:
@@ -175,7 +182,7 @@ def campaign(settings: Settings, workers: int, modules: Sequence[str]) -> dict[M
     for library in settings.preload:
         importlib.import_module(library)
     gc.freeze()  # keeps the forks' memory shared
-    calls = recorded(settings)
+    calls, seconds = recorded(settings)
     found = []
     for module in modules:
         origin = importlib.util.find_spec(module).origin
@@ -185,7 +192,8 @@ def campaign(settings: Settings, workers: int, modules: Sequence[str]) -> dict[M
     for stage in STAGES:
         left = [mutant for mutant in found if results.get(mutant, SURVIVED) == SURVIVED]
         tasks = [trial(mutant, calls, stage) for mutant in left]
-        for done, (index, outcome) in enumerate(outcomes(tasks, settings.timeout_seconds[stage], workers), start=1):
+        limit = LEAST_LIMIT_SECONDS + LIMIT_FACTOR * seconds[stage]
+        for done, (index, outcome) in enumerate(outcomes(tasks, limit, workers), start=1):
             results[left[index]] = outcome
             if outcome != KILLED or done % 100 == 0:
                 shown = f"{left[index].module}:{left[index].line} {left[index].change}" if outcome != KILLED else ""

@@ -1,13 +1,14 @@
 """Running the tests inside a forked process: which call what, and does one of them fail?
 
-A pytest plugin for mutation.py. Tests that take one of the library fixtures of tests/conftest.py run in NumPy alone
-(stage "numpy") or in the other libraries alone (stage "others"); all other tests belong to stage "numpy".
+A pytest plugin for mutation.py. Stage "quick" has the tests that take less than SLOW_SECONDS, in NumPy where they take
+one of the library fixtures of tests/conftest.py; stage "rest" has all others.
 """
 
 import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,8 @@ import hypothesis
 import pytest
 
 LIBRARY_FIXTURES = ("run", "grad", "run_any", "grad_any", "library")
-STAGES = ("numpy", "others")
-NO_TESTS = pytest.ExitCode.NO_TESTS_COLLECTED
+STAGES = ("quick", "rest")
+SLOW_SECONDS = 1.0
 QUIET = ("-q", "--no-header", "--maxfail=1", "-p", "no:cacheprovider", "-p", "no:xdist")
 
 
@@ -26,7 +27,11 @@ class Calls:
     """What a run of the unchanged code showed. Tests are named without their parameters, file::function."""
 
     functions: Mapping[str, Sequence[str]]  # test -> "module function" of every formula that it called
-    seconds: Mapping[str, float]  # test -> its time
+    seconds: Mapping[str, float]  # test -> its time, the longest of its parameters
+
+    def stage_of(self, item: pytest.Item) -> str:
+        quick = self.seconds.get(name_of(item), 0.0) < SLOW_SECONDS and runs_in_numpy(item)
+        return "quick" if quick else "rest"
 
     def tests_of(self, module: str, function: str) -> set[str]:
         """Tests that call a function; all tests for "", a line outside of functions."""
@@ -41,9 +46,9 @@ def library_of(item: pytest.Item) -> tuple[str, str] | None:
     return next(((name, parameters[name]) for name in LIBRARY_FIXTURES if name in parameters), None)
 
 
-def stage_of(item: pytest.Item) -> str:
+def runs_in_numpy(item: pytest.Item) -> bool:
     library = library_of(item)
-    return "numpy" if library is None or library[1] == "numpy" else "others"
+    return library is None or library[1] == "numpy"
 
 
 def name_of(item: pytest.Item) -> str:
@@ -93,14 +98,19 @@ class Recorder:
         sys.setprofile(note)
         yield
         sys.setprofile(None)
-        self.seconds[name_of(item)] = self.seconds.get(name_of(item), 0.0) + time.perf_counter() - started
+        self.seconds[name_of(item)] = max(self.seconds.get(name_of(item), 0.0), time.perf_counter() - started)
 
 
-def run_tests(tests: Collection[str], *, stage: str, seconds: Mapping[str, float]) -> bool:
-    """Whether these tests pass, here and now, in the libraries of the stage."""
-    files = sorted({test.partition("::")[0] for test in tests})
-    selection = Selection(lambda item: name_of(item) in tests and stage_of(item) == stage, seconds)
-    return not files or pytest.main([*QUIET, *files], plugins=[selection]) in (pytest.ExitCode.OK, NO_TESTS)
+def run_tests(calls: Calls, tests: Collection[str], stage: str) -> bool:
+    """Whether these tests pass, here and now, in one stage. The file that has most of them goes first, alone."""
+    counts = Counter(test.partition("::")[0] for test in tests)
+    first, *others = [file for file, _ in counts.most_common()] or [None]
+    selection = Selection(lambda item: name_of(item) in tests and calls.stage_of(item) == stage, calls.seconds)
+    return all(
+        pytest.main([*QUIET, *files], plugins=[selection]) in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+        for files in ([first], others)
+        if files and first
+    )
 
 
 def record_calls(paths: Sequence[str], modules: Mapping[str, str], target: Path) -> bool:
@@ -109,7 +119,7 @@ def record_calls(paths: Sequence[str], modules: Mapping[str, str], target: Path)
 
     def once(item):
         library = library_of(item)
-        return stage_of(item) == "numpy" or (library[0].startswith("grad") and library[1] == "torch")
+        return runs_in_numpy(item) or (library[0].startswith("grad") and library[1] == "torch")
 
     passed = pytest.main([*QUIET, *paths], plugins=[recorder, Selection(once, {})]) == pytest.ExitCode.OK
     functions = {test: sorted(called) for test, called in recorder.functions.items()}
