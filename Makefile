@@ -14,7 +14,7 @@ PROFILE := workflows/profiles/$(SCALE)
 # One environment, first on the path; nothing of the caller's Python leaks in.
 IN_ENV := unset PYTHONPATH PYTHONHOME; export VIRTUAL_ENV="$(CURDIR)/.venv" PATH="$(CURDIR)/.venv/bin:$$PATH";
 
-.PHONY: help env gl scale figures report preview dry cost status bench test lint clean-env
+.PHONY: help env gl scale figures report preview dry cost status bench test mutants lint clean-env
 
 help:  ## this list
 	@echo "make TARGET [SCALE=smoke|laptop|paper] [ARGS='more options for snakemake or pytest']"
@@ -43,9 +43,13 @@ bench: env gl  ## time this machine beside its own ceiling (ten minutes; leave i
 	@$(IN_ENV) python -m benchmarks.planet --out results/benchmarks/planet.json $(ARGS)
 	@$(IN_ENV) python -m benchmarks.environments --out results/benchmarks/environments.json
 	@$(IN_ENV) python -m benchmarks.replay --out results/benchmarks/replay.json
+	@$(IN_ENV) python -m benchmarks.formulas --out results/benchmarks/formulas.json
 
 test: env gl  ## every test
 	@$(IN_ENV) OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python -m pytest $(ARGS)
+
+mutants: env  ## change the formulas in every small way and see whether a test notices (an hour)
+	@$(IN_ENV) OMP_NUM_THREADS=1 python -m workflows.scripts.mutation --out results/evidence/core/mutation.json $(ARGS)
 
 lint: env  ## ruff, snakefmt, snakemake --lint
 	@$(IN_ENV) ruff check .

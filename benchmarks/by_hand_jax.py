@@ -76,9 +76,8 @@ def twohot(x, bins):
 
 
 def twohot_mean(probs, bins):
-    half = len(bins) // 2
-    terms = probs * bins
-    return (terms[..., :half][..., ::-1] + terms[..., -half:]).sum(-1) + terms[..., half]
+    half = len(bins) // 2  # differences first: p * b - q * b is not 0 for p = q where products and sums are fused
+    return ((probs[..., -half:] - probs[..., :half][..., ::-1]) * bins[-half:]).sum(-1) + probs[..., half] * bins[half]
 
 
 def unimix(logits, mix):

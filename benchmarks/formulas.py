@@ -155,7 +155,8 @@ def in_torch(case: Case, function: Callable, gradient: bool, compiled: bool) -> 
         value = torch.compile(value, fullgraph=True)
     if not gradient:
         return lambda: [value(*arrays)]
-    return lambda: torch.autograd.grad(value(*arrays).sum(), inputs)
+    weights = torch.tensor(random_weights(value(*arrays).shape), dtype=torch.float32)
+    return lambda: torch.autograd.grad(value(*arrays), inputs, weights)
 
 
 def in_jax(case: Case, function: Callable, gradient: bool, compiled: bool) -> Callable[[], Sequence]:
@@ -166,12 +167,19 @@ def in_jax(case: Case, function: Callable, gradient: bool, compiled: bool) -> Ca
     def value(*arrays):
         return function(*arrays, *case.numbers)
 
-    def total(*arrays):
-        return value(*arrays).sum()
+    def gradients(weights, *arrays):
+        every = jax.vjp(value, *arrays)[1](weights)
+        return [every[index] for index in case.differentiated]
 
-    wanted = jax.grad(total, argnums=case.differentiated) if gradient else value
+    wanted = gradients if gradient else value
+    inputs = [jax.numpy.asarray(random_weights(value(*arrays).shape), dtype="float32"), *arrays] if gradient else arrays
     wanted = jax.jit(wanted) if compiled else wanted
-    return lambda: jax.tree.leaves(jax.block_until_ready(wanted(*arrays)))
+    return lambda: jax.tree.leaves(jax.block_until_ready(wanted(*inputs)))
+
+
+def random_weights(shape: Sequence[int]) -> np.ndarray:
+    """Of the results in the sum that is differentiated: with equal ones, a compiler computes half of it in advance."""
+    return np.random.default_rng(1).normal(size=tuple(shape))
 
 
 # Measuring

@@ -81,10 +81,10 @@ def from_associative_scan(reward, discount, next_value, lambda_):
     def compose(later, earlier):
         return earlier[0] + earlier[1] * later[0], earlier[1] * later[1]
 
+    maps = (reward + discount * (1 - lambda_) * next_value, discount * lambda_)
     with jax.enable_x64(True):
-        r, d, v, lam = (jax.numpy.asarray(x) for x in (reward, discount, next_value, lambda_))
-        offset, slope = jax.lax.associative_scan(compose, (r + d * (1 - lam) * v, d * lam), reverse=True)
-        return np.asarray(offset + slope * v[-1])
+        offset, slope = jax.lax.associative_scan(compose, jax.tree.map(jax.numpy.asarray, maps), reverse=True)
+    return np.asarray(offset) + np.asarray(slope) * next_value[-1]
 
 
 def magnitude(reward, discount, next_value, lambda_):
