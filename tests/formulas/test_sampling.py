@@ -359,3 +359,12 @@ def test_shapes_must_agree(run, function, odd):
 def test_there_is_one_draw_per_categorical(run, function, shape):
     with pytest.raises(ValueError, match=rf"{function.__name__}: .* \(2, 3\) and .* do not fit; expected \(..., K\)"):
         run(function, np.ones((2, 3)), np.zeros(shape))
+
+
+def test_libraries_do_not_mix():
+    import torch
+
+    with pytest.raises(TypeError, match="arrays of one library"):
+        reparameterise(np.zeros(2), np.ones(2), torch.zeros(2))
+    with pytest.raises(TypeError, match="arrays of one library"):
+        score_through(np.ones((2, 1)), torch.zeros(2))
