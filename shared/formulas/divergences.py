@@ -5,7 +5,7 @@ therefore a visible line of each agent (README.md, "Who clips how"); only the at
 """
 
 from shared.formulas._backend import check_shapes, namespace, stop_gradient_tree
-from shared.formulas._math import log_softmax
+from shared.formulas._math import log, log_softmax
 
 
 def categorical_kl(logits_p, logits_q):
@@ -44,10 +44,10 @@ def gaussian_kl(mean_p, std_p, mean_q, std_q):
     Source: divergence loss of PlaNet and Dreamer; authors' code training/utility.py (both), dreamer.py (TF2).
     """
     check_shapes("gaussian_kl", mean_p=mean_p, std_p=std_p, mean_q=mean_q, std_q=std_q)
-    xp = namespace(mean_p, std_p, mean_q, std_q)
-    ratio = std_p / std_q                      # divide before squaring: no overflow, and exactly 0 for equal arguments
-    distance = (mean_p - mean_q) / std_q
-    return 0.5 * (ratio * ratio + distance * distance - 1) - xp.log(ratio)
+    namespace(mean_p, std_p, mean_q, std_q)                   # refuses a mixture of libraries
+    scale = 1 / std_q                                         # before squaring: no overflow
+    change, distance = (std_p - std_q) * scale, (mean_p - mean_q) * scale       # both exactly 0 for equal arguments
+    return 0.5 * (change * (change + 2) + distance * distance) - log(std_p / std_q)
 
 
 def balanced(kl, post, prior, alpha):

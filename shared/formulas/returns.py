@@ -4,7 +4,9 @@ The recursion is shared; WHICH rewards, discounts and values form one row differ
 line of each agent (README.md, "Who slices how"). Read transforms.py next.
 """
 
-from shared.formulas._backend import check_shapes, cumulative_prod, namespace, reverse_affine_scan
+import functools
+
+from shared.formulas._backend import check_shapes, cumulative_prod, namespace, reverse_scan
 
 
 def lambda_return(reward, discount, next_value, lambda_):
@@ -28,8 +30,17 @@ def lambda_return(reward, discount, next_value, lambda_):
     """
     check_shapes("lambda_return", reward=reward, discount=discount, next_value=next_value, lambda_=lambda_)
     _check_time("lambda_return", reward)
-    one_step = reward + discount * (1 - lambda_) * next_value
-    return reverse_affine_scan(one_step, discount * lambda_, next_value[-1, ...])
+    rows = (reward, discount, next_value)
+    if getattr(lambda_, "shape", ()) == ():
+        step = functools.partial(_step, share=lambda_)
+    else:
+        step, rows = _step, (*rows, lambda_)
+    return reverse_scan(step, next_value[-1, ...], rows)
+
+
+def _step(later, reward, discount, next_value, share):
+    """R_t from R_{t+1}."""
+    return reward + discount * ((1 - share) * next_value + share * later)
 
 
 def discount_weights(discount):

@@ -16,7 +16,7 @@ from shared.formulas._backend import (
     on_last_axis,
     stop_gradient,
 )
-from shared.formulas._math import log_softmax
+from shared.formulas._math import log_softmax, softmax
 
 LARGEST_BELOW_ONE = 1 - 2.0**-24               # in float32; erfinv(1) would be infinite
 
@@ -83,14 +83,9 @@ def unimix(logits, mix):
     """
     if not 0 <= mix <= 1:
         raise ValueError(f"unimix: mix is {mix}, expected 0 to 1 (the share of the uniform distribution)")
-    xp = namespace(logits)
-    log_probs = log_softmax(logits)
     if mix == 0:
-        return log_probs
-    if mix == 1:
-        return 0 * log_probs - math.log(logits.shape[-1])
-    uniform = xp.full_like(log_probs, math.log(mix / logits.shape[-1]))
-    return xp.logaddexp(log_probs + math.log1p(-mix), uniform)
+        return log_softmax(logits)
+    return namespace(logits).log((1 - mix) * softmax(logits) + mix / logits.shape[-1])
 
 
 def categorical_sample(probs, uniform):
@@ -114,11 +109,14 @@ def categorical_sample(probs, uniform):
         )
     xp = namespace(probs, uniform)
     probs = stop_gradient(probs)
-    cumulative = cumulative_sum(probs, axis=-1)
-    total = cumulative[..., -1:]
-    target = uniform[..., None] * total
-    passed = xp.sum(xp.astype((cumulative <= target) & (cumulative < total), xp.int32), axis=-1, keepdims=True)
-    return xp.astype(on_last_axis(indices(probs.shape[-1], passed), passed) == passed, probs.dtype)
+    cumulative = cumulative_sum(probs, axis=-1)               # rounded, so not always ascending
+    target = uniform[..., None] * cumulative[..., -1:]
+    possible = probs > 0
+    k = on_last_axis(indices(probs.shape[-1], probs), probs)
+    last = xp.max(xp.where(possible, k, xp.zeros_like(probs)), axis=-1, keepdims=True)
+    hit = possible & ((cumulative > target) | (k == last))
+    first = xp.min(xp.where(hit, k, xp.full_like(probs, math.inf)), axis=-1, keepdims=True)
+    return xp.astype(k == first, probs.dtype)
 
 
 def straight_through(sample, probs):

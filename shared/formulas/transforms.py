@@ -5,7 +5,7 @@ Read normalization.py next.
 
 import numpy as np
 
-from shared.formulas._backend import indices, namespace, on_last_axis
+from shared.formulas._backend import namespace, on_last_axis, reached, two_entries
 
 
 def symlog(x):
@@ -22,9 +22,8 @@ def symlog(x):
       TypeError: x is no array.
     Source: DreamerV3, symlog observations and vector decoder; symexp two-hot bins.
     """
-    xp = namespace(x)
-    zero = xp.zeros_like(x)
-    return xp.log1p(xp.maximum(x, zero)) - xp.log1p(xp.maximum(-x, zero))
+    sign = _sign(x)
+    return sign * namespace(x).log1p(sign * x)
 
 
 def symexp(x):
@@ -40,9 +39,13 @@ def symexp(x):
       TypeError: x is no array.
     Source: DreamerV3, symlog observations and vector decoder; symexp two-hot bins.
     """
-    xp = namespace(x)
-    zero = xp.zeros_like(x)
-    return xp.expm1(xp.maximum(x, zero)) - xp.expm1(xp.maximum(-x, zero))
+    sign = _sign(x)
+    return sign * namespace(x).expm1(sign * x)
+
+
+def _sign(x):
+    """1 or -1; 1 at zero, where 0 would hide the gradient."""
+    return 1 - 2 * namespace(x).astype(x < 0, x.dtype)
 
 
 def symexp_bins(count, low, high):
@@ -90,14 +93,10 @@ def twohot(x, bins):
     xp = namespace(x, bins)
     count = bins.shape[0]
     x = xp.where(x < bins[0], bins[0], xp.where(x > bins[-1], bins[-1], x))
-    at_or_below = on_last_axis(bins, x[..., None]) <= x[..., None]                          # (..., K)
-    below = xp.clip(xp.sum(xp.astype(at_or_below, xp.int32), axis=-1) - 1, 0, count - 2)
+    below = xp.clip(reached(bins, x) - 1, 0, count - 2)
     left, right = (xp.reshape(xp.take(bins, xp.reshape(k, (-1,)), axis=0), x.shape) for k in (below, below + 1))
     # Each weight from its own distance: 1 - upper would keep no digit of a small lower weight.
-    lower, upper = ((weight / (right - left))[..., None] for weight in (right - x, x - left))
-    below = below[..., None]
-    k = on_last_axis(indices(count, below), below)
-    return xp.where(k == below, lower, xp.where(k == below + 1, upper, xp.zeros_like(upper)))
+    return two_entries(below, (right - x) / (right - left), (x - left) / (right - left), count)
 
 
 def twohot_mean(probs, bins):
@@ -128,6 +127,6 @@ def twohot_mean(probs, bins):
     left, b_left = xp.flip(probs[..., :half], axis=-1), xp.flip(b[..., :half], axis=-1)
     right, b_right = probs[..., -half:], b[..., -half:]
     # left * b_left + right * b_right as products that vanish by themselves for equal probabilities of opposite bins
-    pairs = 0.5 * ((right - left) * (b_right - b_left) + (right + left) * (b_right + b_left))
+    pairs = (right - left) * b_right + left * (b_right + b_left)
     total = xp.sum(pairs, axis=-1)
     return total if bins.shape[0] % 2 == 0 else total + probs[..., half] * b[..., half]

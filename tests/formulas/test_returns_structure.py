@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from shared.formulas._backend import reverse_affine_scan
+from shared.formulas._backend import reverse_scan
 from shared.formulas.returns import lambda_return
 from shared.testing import oracles_returns as definitions
 from tests.formulas.strategies import exact_arrays
@@ -106,9 +106,14 @@ def test_scan_equals_loop_equals_associative_scan(run_any, steps):
     assert_rounded(got, definitions.from_associative_scan(*transitions), transitions, run_any.eps)
 
 
+def affine(offset, slope, last):
+    """y_t = offset_t + slope_t * y_{t+1}."""
+    return reverse_scan(lambda y, a, b: a + b * y, last, (offset, slope))
+
+
 def test_recursion_of_affine_maps_by_hand(run):
     # y_2 = 3 + 0.5 * 8 = 7;   y_1 = 2 - 1 * 7 = -5;   y_0 = 1 + 2 * -5 = -9
-    assert_array_equal(run(reverse_affine_scan, [1.0, 2.0, 3.0], [2.0, -1.0, 0.5], np.array(8.0)), [-9.0, -5.0, 7.0])
+    assert_array_equal(run(affine, [1.0, 2.0, 3.0], [2.0, -1.0, 0.5], np.array(8.0)), [-9.0, -5.0, 7.0])
 
 
 @given(
@@ -121,14 +126,14 @@ def test_recursion_of_affine_maps_by_hand(run):
 def test_recursion_of_affine_maps_solves_its_linear_equations(run_any, arguments):
     """|y| <= (T + 1) * 1e3, and T roundings of that size add up on either side."""
     steps = len(arguments[0])
-    got, expected = run_any(reverse_affine_scan, *arguments), definitions.affine_recursion(*arguments)
+    got, expected = run_any(affine, *arguments), definitions.affine_recursion(*arguments)
     assert_allclose(got, expected, rtol=0, atol=2 * steps * (steps + 1) * 1e3 * run_any.eps)
 
 
 def test_gradients_of_the_recursion_of_affine_maps_by_hand(grad):
     # y_1 = o_1 + s_1 y_2, y_0 = o_0 + s_0 y_1; sum = o_0 + (1 + s_0) (o_1 + s_1 y_2) with s_0 = 2, o_1 = 3, s_1 = 0.5,
     # y_2 = 8: y_1 = 7; d/do = (1, 3), d/ds = (7, 3 * 8), d/dy_2 = 3 * 0.5
-    offset, slope, last = grad(reverse_affine_scan, [1.0, 3.0], [2.0, 0.5], np.array(8.0))
+    offset, slope, last = grad(affine, [1.0, 3.0], [2.0, 0.5], np.array(8.0))
     assert_array_equal(offset, [1.0, 3.0])
     assert_array_equal(slope, [7.0, 24.0])
     assert_array_equal(last, 1.5)
