@@ -176,6 +176,8 @@ CASES = [
     case("_math.sigmoid", _math.sigmoid, inputs.log_odds, exact.sigmoid, per=elementwise),
     case("_math.logsumexp", lambda x: _math.logsumexp(x, -1), arrays.logits, exact.logsumexp, SUM, per=rowwise),
     case("_math.log_softmax", _math.log_softmax, arrays.logits, exact.log_softmax, SUM, per=rowwise),
+    case("_math.log", _math.log, inputs.positive, exact.log, per=elementwise),
+    case("_math.softmax", _math.softmax, arrays.logits, exact.softmax, SUM, per=rowwise),
     case(
         "distributions.categorical_log_prob", distributions.categorical_log_prob, arrays.targets,
         exact.categorical_log_prob, SUM, gradients.categorical_log_prob, per=rowwise,

@@ -27,6 +27,10 @@ TAIL = 1 - mpf(2) ** -24                       # where inverse distribution func
 # ------------------------------------------------------------------------------------------------ elementary
 
 
+def log(x):
+    return exact(mp.log(x))
+
+
 def softplus(x):
     return exact(mp.log1p(mp.exp(x)) if x < 0 else x + mp.log1p(mp.exp(-x)))
 
@@ -60,6 +64,12 @@ def logsumexp(row):
 def log_softmax(row):
     softmax = Softmax(row)
     return [[Exact(x, noise) for x, noise in zip(softmax.log_p, softmax.noise, strict=True)]]
+
+
+def softmax(row):
+    """An error of the logarithm counts by the size of the probability."""
+    softmax = Softmax(row)
+    return [[Exact(p, p * (1 + n)) for p, n in zip(map(mp.exp, softmax.log_p), softmax.noise, strict=True)]]
 
 
 # ------------------------------------------------------------------------------------------------ densities
