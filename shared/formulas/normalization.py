@@ -16,7 +16,7 @@ def percentile(x, q):
       x: values, any shape, n >= 1 elements.
       q: percent, 0 to 100, a number.
     Returns:
-      (), unit of x. Gradients flow to the two elements in question; the papers stop them.
+      (), unit of x; NaN if any element is. Gradients flow to the two elements in question; the papers stop them.
     Raises:
       ValueError: q is outside 0 to 100, or x is empty.
     Source: DreamerV3, return normaliser (percentiles 5 and 95); authors' code embodied/jax/utils.py.
@@ -29,9 +29,11 @@ def percentile(x, q):
     if count == 0:
         raise ValueError(f"percentile: x is empty, shape {tuple(x.shape)}")
     position = q / 100 * (count - 1)
-    below = min(int(position), count - 1)
+    below = int(position)
     above = min(below + 1, count - 1)
-    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
+    largest = ordered[-1]                                     # NaN sorts last: a diverged value must not go unseen
+    value = ordered[below] + (position - below) * (ordered[above] - ordered[below])
+    return xp.where(largest == largest, value, largest)
 
 
 def ema(old, new, rate):
@@ -42,7 +44,7 @@ def ema(old, new, rate):
     Args:
       old: the average so far, (...).
       new: what joins it, (...).
-      rate: share of `new`, in [0, 1], a number: 0 keeps `old`, 1 copies `new`, both exactly.
+      rate: share of `new`, in [0, 1], a number: 0 keeps `old`, 1 copies `new`, both exactly for finite values.
     Returns:
       (...), unit of the values. Gradients flow to both; the papers stop them.
     Raises:

@@ -29,7 +29,9 @@ def lambda_return(reward, discount, next_value, lambda_):
     Source: Dreamer Eq. 6; DreamerV2 Eq. 4; DreamerV3, critic learning; Sutton and Barto 2018, section 12.1.
     """
     check_shapes("lambda_return", reward=reward, discount=discount, next_value=next_value, lambda_=lambda_)
-    _check_time("lambda_return", reward)
+    for x in (reward, discount, next_value):
+        _check_time("lambda_return", x)
+    namespace(reward, discount, next_value, lambda_)          # refuses a mixture of libraries
     rows = (reward, discount, next_value)
     if getattr(lambda_, "shape", ()) == ():
         step = functools.partial(_step, share=lambda_)
@@ -66,5 +68,6 @@ def discount_weights(discount):
 
 
 def _check_time(function, x):
-    if x.ndim < 1 or x.shape[0] < 1:
-        raise ValueError(f"{function}: expected (T, *batch) with T >= 1, time first, got shape {tuple(x.shape)}")
+    shape = tuple(getattr(x, "shape", ()))
+    if not shape or shape[0] < 1:
+        raise ValueError(f"{function}: expected (T, *batch) with T >= 1, time first, got shape {shape}")

@@ -65,7 +65,7 @@ def symexp_bins(count, low, high):
       ValueError: count is below 2, or the ends are not symmetric.
     Source: DreamerV3, reward and value heads; authors' code embodied/jax/heads.py.
     """
-    if count < 2 or int(count) != count:
+    if not isinstance(count, int) or count < 2:
         raise ValueError(f"symexp_bins: count is {count}, expected a whole number of at least 2")
     if not (high > 0 and low == -high):
         raise ValueError(f"symexp_bins: ends {low} and {high}, expected symmetric ones: low = -high < 0, e.g. -20, 20")
@@ -80,7 +80,7 @@ def twohot(x, bins):
 
     Args:
       x: numbers to encode, (...); beyond the ends they count as the end bin.
-      bins: b_k, (K,), K >= 2, ascending, unit of x; equal neighbours are allowed.
+      bins: b_k, (K,), K >= 2, ascending, unit of x; equal neighbours are allowed, but not at the upper end.
     Returns:
       w_k, (..., K), >= 0, sum 1 up to rounding, 0 for all other bins. Gradients flow to x inside the range; the papers
       stop them, for x is a target. NaN stays NaN.

@@ -121,6 +121,11 @@ def test_info_nce_by_hand(run):
     assert_allclose(got, np.log([3 / 8, 0.2]), rtol=1e-14)
 
 
+def test_info_nce_of_one_pair(run):
+    """No batch axis: log 3/(3 + 1 + 4)."""
+    assert_allclose(run(info_nce, np.log(3.0), np.log([3.0, 1.0, 4.0])), math.log(3 / 8), rtol=1e-14)
+
+
 def test_info_nce_of_indistinguishable_candidates_is_minus_log_n(run):
     """Nothing is known: the bound, log N higher, is 0. One candidate: always right."""
     assert_allclose(run(info_nce, [[1e4, -1e4]], np.tile([1e4, -1e4], (5, 1, 1))), [[-math.log(5)] * 2], rtol=1e-10)

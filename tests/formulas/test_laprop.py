@@ -85,6 +85,12 @@ def test_epsilon_of_1e_20_is_safe_in_both_dtypes(run_any):
     assert param.dtype == run_any.dtype
 
 
+def test_a_gradient_whose_square_vanishes_counts_as_zero(run):
+    """1e-200 squares to 0 in float64. Divided by epsilon alone it could have any size; as zero it moves nothing."""
+    param, m, v = run(STEP[1], [1.0], [1e-200], [0.0], [0.0])
+    assert (param.item(), m.item(), v.item()) == (1.0, 0.0, 0.0)
+
+
 def test_a_first_step_of_learning_rate_zero_fills_the_moments_only(run):
     """What DreamerV3's warm-up does in its first update."""
     param, m, v = run(lambda *x: laprop(*x, 1, 0.0, 0.9, 0.999, 1e-20), [2.0], [3.0], [0.0], [0.0])

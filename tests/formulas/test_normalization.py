@@ -52,6 +52,11 @@ def test_ends_are_the_smallest_and_the_largest_exactly(run):
     assert_array_equal(run(PERCENTILE[100], x), 1e9)
 
 
+def test_the_largest_is_exact_beside_a_number_that_would_swallow_it(run):
+    """-1e20 + (1 + 1e20) = 0: the 100th percentile must not be interpolated."""
+    assert run(lambda x: percentile(x, 100), [1.0, -1e20]) == 1.0
+
+
 def test_percentile_of_one_element_is_the_element(run):
     assert_array_equal(run(percentiles, [[0.3]]), [0.3] * len(QUANTILES))
     assert_array_equal(run(percentiles, np.array(0.3)), [0.3] * len(QUANTILES))
@@ -144,7 +149,7 @@ def test_average_of_a_constant_converges_geometrically(run_any, rate):
 def test_average_lies_between(run_any, pair, rate):
     old, new = pair
     got = run_any(EMA[rate], old, new)
-    slack = 2 * run_any.eps * np.maximum(np.abs(old), np.abs(new))
+    slack = 2 * run_any.eps * np.maximum(np.abs(old), np.abs(new)) + np.finfo(np.float32).tiny   # subnormals vanish
     assert np.all(got >= np.minimum(old, new) - slack) and np.all(got <= np.maximum(old, new) + slack)
 
 
@@ -342,3 +347,7 @@ def test_normaliser_goes_on_from_a_checkpoint_to_the_bit(run_any, tmp_path):
         state = run_any(updated, state, batch)
     assert_array_equal(state, straight)
     assert [x.dtype for x in state] == [run_any.dtype] * 2
+
+
+def test_a_diverged_value_is_not_hidden_by_a_low_percentile(run):
+    assert np.isnan(run(lambda x: percentile(x, 5), [1.0, 2.0, np.nan, 3.0]))

@@ -283,3 +283,5 @@ def test_shapes_must_fit_together():
         overshooting_kl(post_mean, post_std, prior_mean, prior_std, mask[:, :, :2], 0.0)
     with pytest.raises(ValueError, match="overshooting_kl: .*post_mean.*post_std"):
         overshooting_kl(post_mean, post_std[:, :1], prior_mean, prior_std, mask, 0.0)
+    with pytest.raises(ValueError, match="overshooting_kl: .*prior_mean.*prior_std"):
+        overshooting_kl(post_mean, post_std, prior_mean, prior_std[..., :1], mask, 0.0)

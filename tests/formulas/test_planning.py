@@ -147,9 +147,18 @@ def test_unknown_form_of_std_is_refused():
         refit(*planner(0), 4, std="mad")
 
 
+def test_two_elites_have_a_spread_in_both_forms():
+    # Actions 1 and 3: mean 2, deviations 1 and 1: (1 + 1) / (2 - 1) = 2 and sqrt((1 + 1) / 2 + 1e-6).
+    actions, returns = np.array([1.0, 3.0, 9.0]).reshape(3, 1, 1), np.array([1.0, 2.0, 0.0])
+    assert refit(actions, returns, 2, std="paper")[1].item() == 2.0
+    assert_allclose(refit(actions, returns, 2, std="code")[1].item(), 1.000001**0.5, rtol=1e-15)
+
+
 def test_shapes_must_fit_together():
     actions, returns = planner(0)
     with pytest.raises(ValueError, match="refit: actions .* and returns .* do not fit"):
         refit(actions, returns[None], 4, std="code")
     with pytest.raises(ValueError, match="refit: actions .* and returns .* do not fit"):
         refit(actions[0], returns, 4, std="code")
+    with pytest.raises(ValueError, match="refit: actions .* and returns .* do not fit"):
+        refit(actions[0], returns[0], 4, std="code")

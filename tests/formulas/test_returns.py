@@ -268,3 +268,16 @@ def test_shapes_must_agree(run, odd):
 def test_a_time_axis_is_needed(run, shape):
     with pytest.raises(ValueError, match=r"^lambda_return: expected \(T, \*batch\) with T >= 1, .*got shape \("):
         run(lambda_return, *[np.zeros(shape)] * 4)
+
+
+@pytest.mark.parametrize("discount", [0.9, np.array(0.9)])
+def test_a_discount_for_all_steps_must_be_written_out(discount):
+    with pytest.raises(ValueError, match=r"^lambda_return: expected \(T, \*batch\) .* got shape \(\)$"):
+        lambda_return(np.ones(2), discount, np.ones(2), 0.5)
+
+
+def test_a_mixture_of_libraries_is_refused():
+    import torch
+
+    with pytest.raises(TypeError, match="arrays of one library"):
+        lambda_return(torch.ones(2), np.ones(2), torch.ones(2), 0.5)

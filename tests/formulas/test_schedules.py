@@ -43,6 +43,7 @@ def test_ramps_by_hand():
     assert linear_ramp(0, 0, 0.0) == linear_ramp(10**9, 0, 0.0) == 1.0
     assert [linear_ramp(step, 1, 0.0) for step in (0, 1)] == [0.0, 1.0]      # the shortest ramps
     assert [linear_ramp(step, -1, 0.0) for step in (0, 1)] == [1.0, 0.0]
+    assert [linear_ramp(step, -0.5, 0.0) for step in (0, 1)] == [1.0, 0.0]   # shorter than one step: a switch
 
 
 @given(STEPS, st.integers(-10**5, 10**5), st.floats(0, 1))

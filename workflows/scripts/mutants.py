@@ -26,7 +26,7 @@ STOCK = (
     *("ReplaceTrueWithFalse", "ReplaceFalseWithTrue", "ReplaceAndWithOr", "ReplaceOrWithAnd", "AddNot"),
     *("NumberReplacer", "ZeroIterationForLoop"),
 )
-SYMMETRIC = ("namespace", "maximum", "logaddexp")  # the order of their arguments has no meaning
+SYMMETRIC = ("namespace", "maximum", "logaddexp", "min", "max")  # the order of their arguments has no meaning
 SKIPPED = {"raise_stmt", "import_from", "import_name", "fstring"}
 
 
