@@ -59,10 +59,13 @@ def log_softmax(logits):
     return by_mpmath_over_classes(lambda row: [mpmath.log(p) for p in _probabilities(row)], logits)
 
 
+def softmax(logits):
+    return by_mpmath_over_classes(_probabilities, logits)
+
+
 def softmax_jacobian(logits):
     """d softmax_i / d logits_j = p_i (1[i = j] - p_j), (..., K, K)."""
-    weights = np.exp(logits - np.max(logits, axis=-1, keepdims=True))
-    p = weights / weights.sum(-1, keepdims=True)
+    p = softmax(logits)
     return p[..., :, None] * (np.eye(p.shape[-1]) - p[..., None, :])
 
 
@@ -202,12 +205,10 @@ def truncated_normal_quantile_slopes(loc, scale, low, high, uniform):
 
 def expected_reward_gradient(logits, reward):
     """d / d logits of sum_k p_k reward_k, one row: the Jacobian of the softmax applied to the rewards."""
-    return softmax_jacobian(np.asarray(logits)) @ np.asarray(reward)
+    return softmax_jacobian(logits) @ np.asarray(reward)
 
 
 def straight_through_expectation(logits, reward_slope):
     """What straight-through gives on average, one row: sum_k p_k J^T slope(e_k), slope the reward's gradient there."""
-    jacobian = softmax_jacobian(np.asarray(logits))
-    weights = np.exp(np.asarray(logits) - np.max(logits))
-    p = weights / weights.sum()
+    jacobian, p = softmax_jacobian(logits), softmax(logits)
     return sum(p[k] * jacobian.T @ reward_slope(np.eye(len(p))[k]) for k in range(len(p)))

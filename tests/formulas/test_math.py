@@ -1,4 +1,4 @@
-"""softplus, sigmoid, logsumexp, log_softmax: what every density of the core stands on."""
+"""log, softplus, sigmoid, logsumexp, log_softmax, softmax: what every density of the core stands on."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from numpy.testing import assert_allclose, assert_array_equal
 
-from shared.formulas._math import log_softmax, logsumexp, sigmoid, softplus
+from shared.formulas._math import log, log_softmax, logsumexp, sigmoid, softmax, softplus
 from shared.testing import oracles_distributions as exact
 from tests.formulas import strategies
 
@@ -24,6 +24,10 @@ def over_last(x):
 
 def first_class(logits):
     return log_softmax(logits)[..., 0]
+
+
+def first_probability(logits):
+    return softmax(logits)[..., 0]
 
 
 def normaliser(logits):
@@ -53,8 +57,14 @@ def test_logsumexp_by_hand_along_either_axis(run):
 
 def test_log_softmax_by_hand_normalises_the_last_axis(run):
     # weights 1, 3, 4 and 2, 2, 6: probabilities 1/8, 3/8, 1/2 and 1/5, 1/5, 3/5
-    got = run(log_softmax, np.log([[1.0, 3.0, 4.0], [2.0, 2.0, 6.0]]))
-    assert_allclose(np.exp(got), [[0.125, 0.375, 0.5], [0.2, 0.2, 0.6]], rtol=1e-14)
+    logits, expected = np.log([[1.0, 3.0, 4.0], [2.0, 2.0, 6.0]]), [[0.125, 0.375, 0.5], [0.2, 0.2, 0.6]]
+    assert_allclose(np.exp(run(log_softmax, logits)), expected, rtol=1e-14)
+    assert_allclose(run(softmax, logits), expected, rtol=1e-14)
+
+
+def test_log_of_arrays_and_of_numbers(run):
+    assert_allclose(run(log, [1.0, 10.0]), [0.0, 2.302585092994046], rtol=1e-15)
+    assert log(10.0) == log(10) == math.log(10)
 
 
 def test_large_arguments_by_hand(run):
@@ -64,11 +74,12 @@ def test_large_arguments_by_hand(run):
     assert_allclose(run(over_last, [[1e4, 1e4], [-1e4, -1e4]]), [1e4 + math.log(2), -1e4 + math.log(2)], rtol=1e-15)
     assert_array_equal(run(over_last, [[1e4, -1e4]]), [1e4])
     assert_array_equal(run(log_softmax, [[1e4, -1e4], [-1e4, 1e4]]), [[0.0, -2e4], [-2e4, 0.0]])
+    assert_array_equal(run(softmax, [[1e4, -1e4], [-1e4, 1e4]]), [[1.0, 0.0], [0.0, 1.0]])
 
 
 def test_float32_stays_float32(run):
     x = np.ones((2, 3), np.float32)
-    assert {run(f, x).dtype for f in (softplus, sigmoid, over_last, log_softmax)} == {np.dtype(np.float32)}
+    assert {run(f, x).dtype for f in (log, softplus, sigmoid, over_last, log_softmax, softmax)} == {np.dtype(np.float32)}
 
 
 # Against 50 digits
@@ -108,6 +119,16 @@ def test_log_softmax_equals_its_definition_and_is_normalised(run_any, values):
 
 
 @given(strategies.exact_same_shape((-1e4, 1e4)))
+def test_softmax_equals_its_definition_and_is_normalised(run_any, values):
+    """exp turns an error of eps * |shift| into a relative one, and exp(-|shift|) |shift| <= 1 / e."""
+    (logits,) = values
+    got = run_any(softmax, logits)
+    assert_allclose(got, exact.softmax(logits), rtol=0, atol=8 * run_any.eps)
+    assert_allclose(got.astype(np.float64).sum(-1), 1, rtol=8 * run_any.eps)
+    assert got.min() >= 0
+
+
+@given(strategies.exact_same_shape((-1e4, 1e4)))
 def test_logsumexp_of_log_softmax_is_zero(run_any, values):
     (logits,) = values
     assert_allclose(run_any(normaliser, logits), 0, atol=32 * run_any.eps)          # two passes of the above
@@ -125,6 +146,9 @@ def test_gradients_by_hand(grad_any):
     logits = np.log([[1.0, 3.0, 4.0], [2.0, 2.0, 6.0]])
     assert_allclose(grad_any(over_last, logits)[0], [[0.125, 0.375, 0.5], [0.2, 0.2, 0.6]], rtol=8 * eps)
     assert_allclose(grad_any(first_class, logits)[0], [[0.875, -0.375, -0.5], [0.8, -0.2, -0.6]], rtol=8 * eps)
+    # d p_0 = p_0 (1 - p_0, -p_1, -p_2)
+    expected = [[7 / 64, -3 / 64, -4 / 64], [0.16, -0.04, -0.12]]
+    assert_allclose(grad_any(first_probability, logits)[0], expected, rtol=16 * eps)
 
 
 def test_gradients_at_ties_are_shared_equally(grad_any):
@@ -140,9 +164,10 @@ def test_gradients_of_huge_arguments_are_finite(grad_any, size):
     assert_array_equal(grad_any(over_last, [[size, -size]])[0], [[1.0, 0.0]])
     assert_array_equal(grad_any(first_class, [[size, -size]])[0], [[0.0, 0.0]])
     assert_array_equal(grad_any(first_class, [[-size, size]])[0], [[1.0, -1.0]])
+    assert_array_equal(grad_any(first_probability, [[-size, size]])[0], [[0.0, 0.0]])
 
 
 def test_numbers_are_refused():
-    for function in (softplus, sigmoid, over_last, log_softmax):
+    for function in (softplus, sigmoid, over_last, log_softmax, softmax):
         with pytest.raises(TypeError, match="arrays of one library"):
             function(1.0)
