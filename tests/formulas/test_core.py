@@ -88,7 +88,7 @@ EPS = np.finfo(np.float64).eps
 # These let a mixture of libraries pass, or fail with the libraries' own words.
 MIXTURES_PASS = {
     "images.quantise", "normalization.debias", "normalization.ema", "normalization.return_range",
-    "returns.lambda_return", "sampling.straight_through",
+    "sampling.straight_through",
 }  # fmt: skip
 PLAIN = {name for name in FORMULAS if name.startswith("schedules.")} | {"transforms.symexp_bins"}
 SEVERAL = [name for name, call in CALLS.items() if len(call.arguments) > 1]

@@ -79,7 +79,8 @@ def test_large_arguments_by_hand(run):
 
 def test_float32_stays_float32(run):
     x = np.ones((2, 3), np.float32)
-    assert {run(f, x).dtype for f in (log, softplus, sigmoid, over_last, log_softmax, softmax)} == {np.dtype(np.float32)}
+    functions = log, softplus, sigmoid, over_last, log_softmax, softmax
+    assert {run(function, x).dtype for function in functions} == {np.dtype(np.float32)}
 
 
 # Against 50 digits

@@ -14,8 +14,10 @@ import pandas as pd
 import pytest
 import yaml
 
+from tests.workflows.conftest import MEASURED
+
 FIGURES = ("figure_4", "table_1", "figure_10")
-CORE = ("numerics", "estimators", "mutation")
+CORE = ("numerics", "estimators", *(["mutation"] if MEASURED else []))
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 BROWSER_OPTIONS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
