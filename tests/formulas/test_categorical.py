@@ -75,6 +75,8 @@ def test_unimix_by_hand(run):
     # DreamerV3's 1 % of a certain latent of 32 classes: 0.01 / 32 for each loser, 0.99 more for the winner
     got = run(lambda x: unimix(x, 0.01), [[1e4] + [0.0] * 31])
     assert_allclose(got, np.log([[0.99 + 0.01 / 32] + [0.01 / 32] * 31]), rtol=1e-14)
+    # (1 time step, 2 latents, 3 classes): uniform stays uniform
+    assert_allclose(run(MIXES[0.5], np.zeros((1, 2, 3))), np.full((1, 2, 3), -math.log(3)), rtol=1e-14)
 
 
 def test_unimix_of_nothing_and_of_everything(run):

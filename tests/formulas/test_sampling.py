@@ -286,6 +286,7 @@ DRAWN = [[0.0, 1.0], [1.0, 0.0]]
 
 def test_score_through_has_the_value_of_the_sample(run):
     assert_array_equal(run(score_through, DRAWN, [-0.7, -0.1]), DRAWN)
+    assert_array_equal(run(score_through, [[DRAWN]], [[[-0.7, -0.1]]]), [[DRAWN]])           # more leading axes
 
 
 def test_score_through_gradient_by_hand(grad):

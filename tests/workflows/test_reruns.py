@@ -139,7 +139,7 @@ def test_code_of_a_figure_redraws_and_a_docstring_does_not(edited):
 
 
 def test_code_of_a_formula_measures_the_core_again_and_trains_nothing(edited):
-    planned = edited("shared/formulas/transforms.py", "count < 2 or", "count < 3 or").planned()
+    planned = edited("shared/formulas/transforms.py", "count < 2:", "count < 3:").planned()
     assert set(planned) == {"measure_numerics", "draw_numerics", "measure_estimators", "draw_estimators"}
 
 
