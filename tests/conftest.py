@@ -104,11 +104,26 @@ class Torch(Numpy):
 
         return tree_map(lambda x: torch.tensor(self.array(x)), tree)
 
-    def __call__(self, function, *args):
+    def _compiled(self, function):
+        """The function, compiled if that is wished; errors of its own come out as they would without compiling."""
+        if not self.compiled:
+            return function
         import torch
 
-        if self.compiled:
-            function = torch.compile(function, fullgraph=True)
+        torch._dynamo.config.recompile_limit = 256            # hypothesis calls one function with many shapes
+        fast = torch.compile(function, fullgraph=True)
+
+        def call(*args):
+            try:
+                return fast(*args)
+            except torch._dynamo.exc.Unsupported:
+                function(*args)
+                raise
+
+        return call
+
+    def __call__(self, function, *args):
+        function = self._compiled(function)
         return tree_map(lambda x: x.detach().numpy(), _as_tree(function(*self.convert(args))))
 
     def gradients(self, function, *args):
@@ -116,9 +131,7 @@ class Torch(Numpy):
 
         args = self.convert(args)
         inputs = [x.requires_grad_() for x in args if x.is_floating_point()]
-        if self.compiled:
-            function = torch.compile(function, fullgraph=True)
-        grads = torch.autograd.grad(function(*args).sum(), inputs, allow_unused=True)
+        grads = torch.autograd.grad(self._compiled(function)(*args).sum(), inputs, allow_unused=True)
         return [np.zeros(x.shape) if g is None else g.numpy() for x, g in zip(inputs, grads, strict=True)]
 
 

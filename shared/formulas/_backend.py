@@ -61,11 +61,12 @@ def stop_gradient(x):
 
 
 def stop_gradient_tree(tree):
-    """`stop_gradient` of every array in nested tuples, lists and mappings."""
+    """`stop_gradient` of every array in nested tuples (also named), lists and dicts."""
     if isinstance(tree, dict):
         return {name: stop_gradient_tree(branch) for name, branch in tree.items()}
     if isinstance(tree, (tuple, list)):
-        return type(tree)(stop_gradient_tree(branch) for branch in tree)
+        branches = [stop_gradient_tree(branch) for branch in tree]
+        return type(tree)(*branches) if hasattr(tree, "_fields") else type(tree)(branches)
     return stop_gradient(tree)
 
 

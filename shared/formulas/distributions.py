@@ -122,7 +122,8 @@ def tanh_normal_log_prob(action, mean, std):
     """
     check_shapes("tanh_normal_log_prob", action=action, mean=mean, std=std)
     xp = namespace(action, mean, std)
-    z = xp.atanh(xp.clip(action, -ACTION_LIMIT, ACTION_LIMIT))
+    inside = xp.abs(action) < ACTION_LIMIT                    # not clip: libraries differ in its gradient at the limit
+    z = xp.atanh(xp.where(inside, action, ACTION_LIMIT * xp.sign(action)))
     log_slope = 2 * (math.log(2) - z - softplus(-2 * z))      # of tanh at z
     return gaussian_log_prob(z, mean, std) - log_slope
 

@@ -57,7 +57,8 @@ def balanced(kl, post, prior, alpha):
 
     Args:
       kl: function (post, prior) -> nats; it may sum, average and floor, since the papers differ there.
-      post, prior: statistics of the two distributions as kl takes them: an array, or a tuple, list or dict of arrays.
+      post, prior: statistics of the two distributions as kl takes them: an array, or a tuple (also named), list or dict
+        of arrays.
       alpha: share of the side on which the prior learns, in [0, 1] (DreamerV2: 0.8).
     Returns:
       What kl returns, in nats. The value is that of kl(post, prior) for every alpha; the gradient to the prior is alpha
@@ -88,4 +89,5 @@ def floor_nats(value, nats):
       (common/nets.py), DreamerV3 (1; dreamerv3/rssm.py).
     """
     xp = namespace(value)
-    return xp.where(value <= nats, nats, value)
+    # a sum, because torch 2.13's compiler takes the number of an earlier call for a plain `nats` or full_like
+    return xp.where(value <= nats, xp.zeros_like(value) + nats, value)

@@ -52,8 +52,8 @@ def truncated_normal_sample(loc, scale, low, high, uniform):
       low, high: ends of the interval, numbers (DreamerV2's actions: -1 and 1).
       uniform: draws of the caller, in [0, 1), (...).
     Returns:
-      (...), in [low, high], unit of loc. Gradients flow to loc and scale, except in tails beyond 5.3 scales, where the
-      sample is held at the tail's beginning (float32 could not go further).
+      (...), in [low, high], unit of loc. Gradients flow to loc and scale. In tails beyond 5.42 scales, further than
+      float32 can go, the sample is loc +- 5.42 scale, and so is its gradient.
     Raises:
       ValueError: the arrays differ in shape.
     Source: DreamerV2, continuous control (truncated normal policy); authors' code common/dists.py.

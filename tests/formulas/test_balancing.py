@@ -1,6 +1,7 @@
 """Balancing of the KL, and the order of sum, floor and mean: four papers, four orders. Properties K6 to K12."""
 
 import math
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from tests.formulas.strategies import exact_arrays
 ALPHAS = (0.0, 0.8, 1.0)
 LOGITS = (2, 2, 3)                             # two time steps, two latents, three classes
 FREE_NATS = 1.0                                # DreamerV3's
+Gaussian = namedtuple("Gaussian", "mean std")
 TOTAL = {}                                     # alpha: the balanced KL as a function of two arrays; one object each
 
 
@@ -125,7 +127,7 @@ def test_either_direction_of_dreamerv2_gives_the_prior_four_fifths(grad_any, for
 
 
 def test_trees_of_statistics_keep_their_shape(grad):
-    """Posterior and prior may be dicts, lists and tuples: {"mean", "std"} here, balanced as one."""
+    """Posterior and prior may be dicts, lists and tuples, also named ones, balanced as one."""
     def total(mean_p, std_p, mean_q, std_q):
         def kl(p, q):
             return gaussian_kl(p["mean"], p["more"][0], q["mean"], q["more"][0])
@@ -133,8 +135,13 @@ def test_trees_of_statistics_keep_their_shape(grad):
         return balanced(kl, {"mean": mean_p, "more": [std_p]}, {"mean": mean_q, "more": (std_q,)}, 0.25)
 
     # plain gradients of N(1, 2) from N(-2, 4): 3/16, -3/8, -3/16, 1/4 - 13/64 (test_divergences.py)
-    got = np.concatenate(grad(total, [1.0], [2.0], [-2.0], [4.0]))
-    assert_allclose(got, [0.75 * 3 / 16, 0.75 * -3 / 8, 0.25 * -3 / 16, 0.25 * (1 / 4 - 13 / 64)], rtol=1e-14)
+    expected = [0.75 * 3 / 16, 0.75 * -3 / 8, 0.25 * -3 / 16, 0.25 * (1 / 4 - 13 / 64)]
+    assert_allclose(np.concatenate(grad(total, [1.0], [2.0], [-2.0], [4.0])), expected, rtol=1e-14)
+
+    def named(*parameters):
+        return balanced(lambda p, q: gaussian_kl(*p, *q), Gaussian(*parameters[:2]), Gaussian(*parameters[2:]), 0.25)
+
+    assert_allclose(np.concatenate(grad(named, [1.0], [2.0], [-2.0], [4.0])), expected, rtol=1e-14)
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])

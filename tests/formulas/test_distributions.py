@@ -164,12 +164,13 @@ def test_tanh_normal_gradients_by_hand(grad_any):
     assert_allclose(got, [(1.2 - z) * 25 / 16, z, z * z - 1], rtol=64 * grad_any.eps)
 
 
-def test_gradients_beyond_the_limit_are_finite_and_none_to_the_action(grad_any):
-    to_action, to_mean, to_std = grad_any(tanh_normal_log_prob, [1.0, -3.0], [0.0, 0.0], [2.0, 2.0])
+def test_gradients_at_and_beyond_the_limit_are_finite_and_none_to_the_action(grad_any):
+    actions = [1.0, -3.0, LIMIT, -LIMIT]
+    to_action, to_mean, to_std = grad_any(tanh_normal_log_prob, actions, np.zeros(4), np.full(4, 2.0))
     z = 0.5 * math.log(2**25 - 1)                              # of the limit; d/dmean = +-z / 4, d/dstd = z^2 / 8 - 1/2
-    assert_array_equal(to_action, [0.0, 0.0])
-    assert_allclose(to_mean, [z / 4, -z / 4], rtol=16 * grad_any.eps)
-    assert_allclose(to_std, np.full(2, z * z / 8 - 0.5), rtol=16 * grad_any.eps)
+    assert_array_equal(to_action, np.zeros(4))
+    assert_allclose(to_mean, np.multiply(z / 4, [1, -1, 1, -1]), rtol=16 * grad_any.eps)
+    assert_allclose(to_std, np.full(4, z * z / 8 - 0.5), rtol=16 * grad_any.eps)
 
 
 # DreamerV2: truncated normal

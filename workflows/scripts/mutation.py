@@ -189,8 +189,8 @@ def campaign(settings: Settings, workers: int, modules: Sequence[str]) -> dict[M
         found += mutants(module, Path(origin).read_text(encoding="utf-8"))
     print(f"{len(found)} mutants of {len(modules)} modules, {len(calls.functions)} tests", flush=True)
     results: dict[Mutant, str] = {}
-    for stage in STAGES:
-        left = [mutant for mutant in found if results.get(mutant, SURVIVED) == SURVIVED]
+    for stage in STAGES:  # those known to be equivalent are survivors without being run
+        left = [m for m in found if results.get(m, SURVIVED) == SURVIVED and m.key not in settings.equivalent]
         tasks = [trial(mutant, calls, stage) for mutant in left]
         limit = LEAST_LIMIT_SECONDS + LIMIT_FACTOR * seconds[stage]
         for done, (index, outcome) in enumerate(outcomes(tasks, limit, workers), start=1):
@@ -198,7 +198,7 @@ def campaign(settings: Settings, workers: int, modules: Sequence[str]) -> dict[M
             if outcome != KILLED or done % 100 == 0:
                 shown = f"{left[index].module}:{left[index].line} {left[index].change}" if outcome != KILLED else ""
                 print(f"{stage} {done}/{len(left)} {outcome} {shown}", flush=True)
-    return {mutant: results[mutant] for mutant in found}
+    return {mutant: results.get(mutant, SURVIVED) for mutant in found}
 
 
 def counted(results: Mapping[Mutant, str], equivalent: Mapping[tuple[str, str, str], str]) -> dict[str, Any]:
