@@ -40,7 +40,20 @@ from shared.formulas.sequences import previous_actions
 from shared.training.agent import Acted, Arrays, Carry, Learned
 
 Batch = dict[str, Array]  # rows by name, as in shared/envs/spec.py
-UNIT_STD = 1.0  # image and reward likelihoods are Gaussians with standard deviation 1
+TINY = 1e-8  # keeps a gradient of zero from dividing by zero
+
+
+def unit_gaussian(target: Array, mean: Array) -> Array:
+    """-log N(target; mean, 1), elementwise."""
+    return -gaussian_log_prob(target, mean, 1.0)
+
+
+def squared_error(target: Array, mean: Array) -> Array:
+    """(target - mean)^2, elementwise: twice the gradient of unit_gaussian."""
+    return jnp.square(target - mean)
+
+
+COSTS = {"unit_gaussian": unit_gaussian, "squared_error": squared_error}
 
 
 class Settings(NamedTuple):
@@ -155,8 +168,10 @@ def act_step(
     image = dequantised(obs["image"], settings.model.image_bits, image_key)
     noise = jax.random.normal(post_key, (num_envs, settings.model.stoch_size))
     state = filter_step(model, image, previous.pop("action"), previous, noise)
-    noises = planner_noise(settings, plan_key, num_envs, carry["action"].shape[-1])
-    action = plan(model, settings.planner, state, **noises)[0][:, 0]
+    action = jnp.zeros_like(carry["action"])
+    if not explore or settings.exploration.collect == "planner":
+        noises = planner_noise(settings, plan_key, num_envs, action.shape[-1])
+        action = plan(model, settings.planner, state, **noises)[0][:, 0]
     if explore:
         action = action + settings.exploration.action_noise * jax.random.normal(explore_key, action.shape)
     return key, {**state, "action": jnp.clip(action, -1, 1)}
@@ -184,29 +199,67 @@ def planner_noise(settings: Settings, key: Array, num_envs: int, action_size: in
 def plan(
     model: WorldModel, settings: Planner, state: State, action_noise: Array, latent_noise: Array
 ) -> tuple[Array, Array]:
+    """The planned actions and their spread, each (N, H, A), from a state, each part (N, .), and planner_noise."""
+    start = {name: jnp.repeat(value, action_noise.shape[2], axis=0) for name, value in state.items()}
+    search = {"cem": plan_by_refitting, "gradient": plan_by_gradient}[settings.method]
+    return search(model, settings, start, action_noise, latent_noise)
+
+
+def plan_by_refitting(
+    model: WorldModel, settings: Planner, start: State, action_noise: Array, latent_noise: Array
+) -> tuple[Array, Array]:
     """Algorithm 2: the cross-entropy method over action sequences.
 
     One rollout per candidate and iteration, all candidates of all environments in one batch. Statistics are those
     of the clipped actions; the belief starts at N(0, 1) at every decision.
-    Args: the state to plan from, each part (N, .); noise as from planner_noise.
+    Args: the state before every candidate, each part (N * J, .); noise as from planner_noise.
     Returns: mean and std (N, H, A) after the last iteration. The plan is the mean.
     """
     num_envs, candidates = action_noise.shape[1:3]
-    start = {name: jnp.repeat(value, candidates, axis=0) for name, value in state.items()}
 
     def iteration(belief: tuple[Array, Array], noise: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
         mean, std = belief
         actions = jnp.clip(mean[:, None] + std[:, None] * noise[0], -1, 1)  # (N, J, H, A)
-        returns = imagined_return(model, start, actions.reshape(-1, *actions.shape[2:]), noise[1])
+        returns = imagined_return(model, settings, start, actions.reshape(-1, *actions.shape[2:]), noise[1])
         return refit(actions, returns.reshape(num_envs, candidates), settings.elites, std=settings.std), None
 
     mean = jnp.zeros((num_envs, *action_noise.shape[3:]), action_noise.dtype)
     return lax.scan(iteration, (mean, jnp.ones_like(mean)), (action_noise, latent_noise))[0]
 
 
-def imagined_return(model: WorldModel, state: State, action: Array, noise: Array) -> Array:
-    """Sum of the predicted mean rewards of the states after each action: (M, .), (M, H, A), (M, H, S) -> (M,)."""
-    return model.reward(model.latent.features(imagine(model.latent, state, action, noise))).sum(1)
+def plan_by_gradient(
+    model: WorldModel, settings: Planner, start: State, action_noise: Array, latent_noise: Array
+) -> tuple[Array, Array]:
+    """Gradient ascent on the imagined return, J random starts: an extra of ours, not in the paper.
+
+    I - 1 steps, each of root mean square step_size per candidate and clipped to the box, with fresh latent noise
+    for each; the last imagination only chooses the best candidate. Arguments and result as plan_by_refitting.
+    """
+
+    def total(actions: Array, noise: Array) -> Array:
+        return imagined_return(model, settings, start, actions, noise).sum()
+
+    def iteration(actions: Array, noise: Array) -> tuple[Array, None]:
+        slope = jax.grad(total)(actions, noise)
+        size = jnp.sqrt(jnp.square(slope).mean((1, 2), keepdims=True))
+        return jnp.clip(actions + settings.step_size * slope / (size + TINY), -1, 1), None
+
+    actions = jnp.clip(action_noise[0].reshape(-1, *action_noise.shape[3:]), -1, 1)  # (N * J, H, A)
+    actions = lax.scan(iteration, actions, latent_noise[:-1])[0]
+    returns = imagined_return(model, settings, start, actions, latent_noise[-1])
+    actions = actions.reshape(action_noise.shape[1:])
+    best = returns.reshape(actions.shape[:2]).argmax(1)
+    mean = actions[jnp.arange(len(best)), best]
+    return mean, jnp.zeros_like(mean)
+
+
+def imagined_return(model: WorldModel, settings: Planner, state: State, action: Array, noise: Array) -> Array:
+    """Discounted sum of the predicted mean rewards of the states after each action, (M,).
+
+    state: each part (M, .), action: (M, H, A), noise: (M, H, S). The published discount is 1.
+    """
+    rewards = model.reward(model.latent.features(imagine(model.latent, state, action, noise)))  # (M, H)
+    return (rewards * settings.discount ** jnp.arange(rewards.shape[1], dtype=rewards.dtype)).sum(1)
 
 
 @functools.partial(jax.jit, static_argnames="settings", donate_argnames=("model", "moments", "key"))
@@ -215,14 +268,10 @@ def learn_step(
 ) -> tuple[WorldModel, Any, Array, dict[str, Array]]:
     """One update: the new model, moments and key, and the named terms of the objective."""
     key, image_key, noise_key = jax.random.split(key, 3)
-    size, length = batch["reward"].shape
-    inputs = {
-        "image": dequantised(batch["image"], settings.model.image_bits, image_key),
-        "action": previous_actions(batch["action"], batch["is_first"], batch["action_before"]),
-        "reward": batch["reward"],
-        **model_noise(settings, noise_key, size, length),
-    }
-    grads, metrics = gradients(model, settings.loss, **inputs)
+    data = entries(batch, settings.loss.alignment)
+    data["image"] = dequantised(data["image"], settings.model.image_bits, image_key)
+    noise = model_noise(settings, noise_key, *data["reward"].shape)
+    grads, metrics = gradients(model, settings.loss, **data, **noise)
     model, moments, norm = update(settings.optimiser, model, moments, grads)
     return model, moments, key, {**metrics, "grad_norm": norm}
 
@@ -243,7 +292,7 @@ def model_noise(settings: Settings, key: Array, size: int, length: int) -> dict[
     key, overshooting_key = jax.random.split(key)
     stoch, loss = settings.model.stoch_size, settings.loss
     noise = {"noise": jax.random.normal(key, (size, length, stoch))}
-    if loss.overshooting_scale > 0:
+    if loss.overshoots:
         shape = (size, length, loss.overshooting_distance + 1, stoch)
         noise["overshooting_noise"] = jax.random.normal(overshooting_key, shape)
     return noise
@@ -274,18 +323,34 @@ def dequantised(image: Array, bits: int, key: Array) -> Array:
     return quantise(image.astype(jnp.float32), bits, jax.random.uniform(key, image.shape))
 
 
+def entries(rows: Batch, alignment: str) -> Batch:
+    """What the objective takes from replayed rows: image, the action that led to it, and the reward to predict.
+
+    arriving: row t's own reward and the stored action before it, (B, T, ...) from (B, T, ...).
+    leaving: the reward of the step that leaves row t, which row t + 1 holds, and no action before the chunk: (B, T - 1,
+      ...). Source: code, the two older states; README.md, "Three states of the code".
+    """
+    image, reward = rows["image"], rows["reward"]
+    if alignment == "arriving":
+        before = previous_actions(rows["action"], rows["is_first"], rows["action_before"])
+        return {"image": image, "action": before, "reward": reward}
+    before = previous_actions(rows["action"], rows["is_first"])
+    return {"image": image[:, :-1], "action": before[:, :-1], "reward": reward[:, 1:]}
+
+
 def make_optimiser(settings: Optimiser) -> optax.GradientTransformation:
     """Clipping by the global norm, then Adam over all parameters with TensorFlow's epsilon."""
+
+    def learning_rate(updates: Array) -> Array:
+        return settings.learning_rate * jnp.minimum(updates / settings.ramp_updates, 1.0)
 
     def epsilon(updates: Array) -> Array:
         # optax adds epsilon after the bias correction of v, TensorFlow before it: this makes them equal.
         return settings.epsilon / jnp.sqrt(1 - settings.beta2 ** (updates + 1))
 
-    adam = optax.inject_hyperparams(optax.adam)
-    return optax.chain(
-        optax.clip_by_global_norm(settings.clip_norm),
-        adam(settings.learning_rate, settings.beta1, settings.beta2, eps=epsilon),
-    )
+    rate = learning_rate if settings.ramp_updates else settings.learning_rate
+    adam = optax.inject_hyperparams(optax.adam)(rate, settings.beta1, settings.beta2, eps=epsilon)
+    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), adam)
 
 
 def objective(model, loss, *, image, action, reward, noise, overshooting_noise=None) -> tuple[Array, dict[str, Array]]:
@@ -295,33 +360,41 @@ def objective(model, loss, *, image, action, reward, noise, overshooting_noise=N
       model, loss: the WorldModel and its Loss settings.
       image: (B, T, 64, 64, 3) in [-0.5, 0.5), network input and target alike. reward: (B, T), of arriving at the image.
       action: (B, T, A), the action that LED to each row. noise: (B, T, S), standard normal.
-      overshooting_noise: (B, T, D + 1, S), or None with overshooting_scale 0.
+      overshooting_noise: (B, T, D + 1, S), or None without overshooting.
     Returns: the total (), and the named terms, each a mean over (B, T) in nats.
     Source: code, training/utility.py, compute_objectives.
     """
     post, prior = model.latent.observe(model.encoder(image), action, noise, initial_state(model.latent, len(action)))
     features = model.latent.features(post)
     kl = gaussian_kl(post["mean"], post["std"], prior["mean"], prior["std"]).sum(-1)  # (B, T)
-    losses = {
-        "image": -gaussian_log_prob(image, model.decoder(features), UNIT_STD).sum((-3, -2, -1)),
-        "reward": -gaussian_log_prob(reward, model.reward(features), UNIT_STD),
-        "divergence": floor_nats(kl, loss.free_nats) - loss.free_nats,  # clipped per entry
+    removed = 0.0 if loss.keep_free_nats else loss.free_nats
+    cost = COSTS[loss.likelihood]
+    terms = {
+        "image": (loss.image_scale, cost(image, model.decoder(features)).sum((-3, -2, -1)).mean()),
+        "reward": (loss.reward_scale, cost(reward, model.reward(features)).mean()),
+        "divergence": (loss.divergence_scale, (floor_nats(kl, loss.free_nats) - removed).mean()),  # clipped per entry
     }
-    scales = {"image": loss.image_scale, "reward": loss.reward_scale, "divergence": loss.divergence_scale}
-    if overshooting_noise is not None:
-        losses["overshooting"] = overshooting(model.latent, post, action, overshooting_noise, loss.free_nats)
-        scales["overshooting"] = loss.overshooting_scale
-    assert losses.keys() == scales.keys(), (sorted(losses), sorted(scales))
-    total = sum(scales[name] * term.mean() for name, term in losses.items())
-    metrics = {f"{name}_loss": term.mean() for name, term in losses.items()}
+    if loss.global_prior_scale > 0:
+        spread = gaussian_kl(post["mean"], post["std"], 0.0, 1.0).sum(-1)
+        terms["global_prior"] = (loss.global_prior_scale, spread.mean())
+    if loss.overshoots:
+        kl_ahead, reward_ahead = overshooting(model, loss, post, action, reward, overshooting_noise)
+        terms["overshooting"] = (loss.overshooting_scale, kl_ahead)
+        terms["overshooting_reward"] = (loss.overshooting_reward_scale, reward_ahead)
+    total = sum(scale * term for scale, term in terms.values() if scale > 0)
+    metrics = {f"{name}_loss": term for name, (_, term) in terms.items()}
     return total, {"loss": total, "kl": kl.mean(), **metrics}
 
 
-def overshooting(latent, post: State, action: Array, noise: Array, free_nats: float) -> Array:
-    """Latent overshooting, Equation 7: KL of open-loop predictions of 2 .. D steps, (B, T, D - 1) nats.
+def overshooting(
+    model, loss, post: State, action: Array, reward: Array, noise: Array
+) -> tuple[Array, Array]:
+    """Latent overshooting, Equation 7: the divergence and the reward loss of open-loop predictions, each () in nats.
 
     From the posterior before every row the prior is rolled over D + 1 actions; the posteriors reached are constants (no
-    gradient), the starting states are not. Entries beyond the end of the sequence count 0.
+    gradient), the starting states are not. Entries beyond the end of the sequence count 0. overshooting_mean all:
+    predictions of 2 .. D steps, mean over all entries; valid: of 2 .. D + 1 steps, over those inside the sequence.
+    Source: code, training/utility.py, tools/overshooting.py (last commit; first release).
     """
     size, length, steps = noise.shape[:3]
     distance = steps - 1
@@ -329,12 +402,24 @@ def overshooting(latent, post: State, action: Array, noise: Array, free_nats: fl
     def flat(x: Array) -> Array:
         return x.reshape(size * length, *x.shape[2:])
 
+    def unflat(x: Array) -> Array:
+        return x.reshape(size, length, *x.shape[1:])
+
     start = {name: flat(overshooting_starts(value)) for name, value in post.items()}
-    rolled = imagine(latent, start, flat(overshooting_windows(action, distance)), flat(noise))
-    mean, std = (rolled[name].reshape(noise.shape) for name in ("mean", "std"))  # (B, T, D + 1, S)
+    actions = flat(overshooting_windows(action, distance))  # (B * T, D + 1, A)
+    rolled = imagine(model.latent, start, actions, flat(noise))
+    mean, std = (unflat(rolled[name]) for name in ("mean", "std"))  # (B, T, D + 1, S)
     mask = overshooting_mask(length, distance, jnp.full((size,), length))
     post_mean, post_std = lax.stop_gradient((post["mean"], post["std"]))
-    return overshooting_kl(post_mean, post_std, mean, std, mask, free_nats)[:, :, 1:-1]
+    kl = overshooting_kl(post_mean, post_std, mean, std, mask, loss.free_nats)
+    ahead = slice(1, -1 if loss.overshooting_mean == "all" else None)
+    entries = mask[:, :, ahead].size if loss.overshooting_mean == "all" else mask[:, :, ahead].sum()
+    miss = jnp.zeros_like(kl)
+    if loss.overshooting_reward_scale > 0:
+        predicted = unflat(model.reward(model.latent.features(rolled)))
+        miss = COSTS[loss.likelihood](overshooting_windows(reward, distance), predicted)
+        miss = jnp.where(mask, miss, 0.0)
+    return kl[:, :, ahead].sum() / entries, miss[:, :, ahead].sum() / entries
 
 
 def set_exact_arithmetic() -> None:

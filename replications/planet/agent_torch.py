@@ -25,10 +25,24 @@ from shared.formulas.elbo import (
 )
 from shared.formulas.images import dequantise_uint8, quantise
 from shared.formulas.planning import refit
+from shared.formulas.schedules import linear_ramp
 from shared.formulas.sequences import previous_actions
 from shared.training.agent import Acted, Arrays, Carry, Learned
 
-UNIT_STD = 1.0  # image and reward likelihoods are Gaussians with standard deviation 1
+TINY = 1e-8  # keeps a gradient of zero from dividing by zero
+
+
+def unit_gaussian(target: Tensor, mean: Tensor) -> Tensor:
+    """-log N(target; mean, 1), elementwise."""
+    return -gaussian_log_prob(target, mean, 1.0)
+
+
+def squared_error(target: Tensor, mean: Tensor) -> Tensor:
+    """(target - mean)^2, elementwise: twice the gradient of unit_gaussian."""
+    return (target - mean).square()
+
+
+COSTS = {"unit_gaussian": unit_gaussian, "squared_error": squared_error}
 
 
 class PlanetAgent:
@@ -63,7 +77,9 @@ class PlanetAgent:
         first = self.tensor(obs["is_first"])[:, None]
         previous = {name: torch.where(first, 0.0, self.tensor(value)) for name, value in carry.items()}
         state = self.filter(self.dequantised(self.tensor(obs["image"])), previous.pop("action"), previous)
-        action = self.plan(state, **self.planner_noise(num_envs))[0][:, 0]
+        action = torch.zeros(num_envs, self.act_spec.size, device=self.device)
+        if not explore or self.config.exploration.collect == "planner":
+            action = self.plan(state, **self.planner_noise(num_envs))[0][:, 0]
         if explore:
             action = action + self.config.exploration.action_noise * self.normal(*action.shape)
         action = action.clamp(-1, 1)
@@ -86,44 +102,69 @@ class PlanetAgent:
         }
 
     def plan(self, state: State, action_noise: Tensor, latent_noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The planned actions and their spread, each (N, H, A), from a state, each part (N, .), and planner_noise."""
+        candidates = action_noise.shape[2]
+        start = {name: value.repeat_interleave(candidates, 0) for name, value in state.items()}
+        search = {"cem": self.plan_by_refitting, "gradient": self.plan_by_gradient}[self.config.planner.method]
+        return search(start, action_noise, latent_noise)
+
+    def plan_by_refitting(self, start: State, action_noise: Tensor, latent_noise: Tensor) -> tuple[Tensor, Tensor]:
         """Algorithm 2: the cross-entropy method over action sequences.
 
         One rollout per candidate and iteration, all candidates of all environments in one batch. Statistics are those
         of the clipped actions; the belief starts at N(0, 1) at every decision.
-        Args: the state to plan from, each part (N, .); noise as from planner_noise.
+        Args: the state before every candidate, each part (N * J, .); noise as from planner_noise.
         Returns: mean and std (N, H, A) after the last iteration. The plan is the mean.
         """
         plan = self.config.planner
         num_envs, candidates = action_noise.shape[1:3]
         mean = action_noise.new_zeros(num_envs, plan.horizon, action_noise.shape[-1])
         std = torch.ones_like(mean)
-        start = {name: value.repeat_interleave(candidates, 0) for name, value in state.items()}
         for iteration in range(plan.iterations):
             actions = (mean[:, None] + std[:, None] * action_noise[iteration]).clamp(-1, 1)
             returns = self.imagined_return(start, actions.flatten(0, 1), latent_noise[iteration])
             mean, std = refit(actions, returns.view(num_envs, candidates), plan.elites, std=plan.std)
         return mean, std
 
+    def plan_by_gradient(self, start: State, action_noise: Tensor, latent_noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient ascent on the imagined return, J random starts: an extra of ours, not in the paper.
+
+        I - 1 steps, each of root mean square step_size per candidate and clipped to the box, with fresh latent noise
+        for each; the last imagination only chooses the best candidate. Arguments and result as plan_by_refitting.
+        """
+        plan = self.config.planner
+        actions = action_noise[0].flatten(0, 1).clamp(-1, 1)  # (N * J, H, A)
+        for iteration in range(plan.iterations - 1):
+            with torch.enable_grad():
+                free = actions.detach().requires_grad_()
+                (slope,) = torch.autograd.grad(self.imagined_return(start, free, latent_noise[iteration]).sum(), free)
+            size = slope.square().mean((1, 2), keepdim=True).sqrt()
+            actions = (actions + plan.step_size * slope / (size + TINY)).clamp(-1, 1)
+        returns = self.imagined_return(start, actions, latent_noise[-1])
+        actions = actions.view(action_noise.shape[1:])
+        best = returns.view(actions.shape[:2]).argmax(1)
+        mean = actions[torch.arange(len(best), device=best.device), best]
+        return mean, torch.zeros_like(mean)
+
     def imagined_return(self, state: State, action: Tensor, noise: Tensor) -> Tensor:
-        """Sum of the predicted mean rewards of the states after each action: (M, .), (M, H, A), (M, H, S) -> (M,)."""
-        latent, total = self.model.latent, 0.0
+        """Discounted sum of the predicted mean rewards of the states after each action, (M,).
+
+        state: each part (M, .), action: (M, H, A), noise: (M, H, S). The published discount is 1.
+        """
+        latent, discount, total = self.model.latent, self.config.planner.discount, 0.0
         for step in range(action.shape[1]):
             state = latent.prior(state, action[:, step], noise[:, step])
-            total = total + self.model.reward(latent.features(state))
+            total = total + discount**step * self.model.reward(latent.features(state))
         return total
 
     # ---------------------------------------------------------------------------------------------------- learning
 
     def learn(self, batch: Arrays) -> Learned:
         """One Adam step on the whole objective, the gradient's global norm clipped first."""
-        data = {name: self.tensor(value) for name, value in batch.items()}
+        data = entries({name: self.tensor(value) for name, value in batch.items()}, self.config.loss.alignment)
         size, length = data["reward"].shape
-        metrics = self.gradients(
-            image=self.dequantised(data["image"]),
-            action=previous_actions(data["action"], data["is_first"], data["action_before"]),
-            reward=data["reward"],
-            **self.model_noise(size, length),
-        )
+        data["image"] = self.dequantised(data["image"])
+        metrics = self.gradients(**data, **self.model_noise(size, length))
         return Learned({**metrics, "grad_norm": self.update()}, {})
 
     def gradients(self, **inputs: Tensor) -> dict[str, Tensor]:
@@ -143,6 +184,8 @@ class PlanetAgent:
         self.updates += 1
         # torch adds epsilon after the bias correction of v, TensorFlow before it: this makes them equal.
         self.optimiser.param_groups[0]["eps"] = settings.epsilon / math.sqrt(1 - settings.beta2**self.updates)
+        ramp = linear_ramp(self.updates - 1, settings.ramp_updates, 0.0)
+        self.optimiser.param_groups[0]["lr"] = settings.learning_rate * ramp
         self.optimiser.step()
         return norm
 
@@ -150,7 +193,7 @@ class PlanetAgent:
         """Standard normal: noise (B, T, S), and overshooting_noise (B, T, D + 1, S) where overshooting is on."""
         stoch, loss = self.config.model.stoch_size, self.config.loss
         noise = {"noise": self.normal(size, length, stoch)}
-        if loss.overshooting_scale > 0:
+        if loss.overshoots:
             noise["overshooting_noise"] = self.normal(size, length, loss.overshooting_distance + 1, stoch)
         return noise
 
@@ -240,6 +283,21 @@ class PlanetAgent:
         return quantise(image.float(), bits, noise)
 
 
+def entries(rows: Mapping[str, Tensor], alignment: str) -> dict[str, Tensor]:
+    """What the objective takes from replayed rows: image, the action that led to it, and the reward to predict.
+
+    arriving: row t's own reward and the stored action before it, (B, T, ...) from (B, T, ...).
+    leaving: the reward of the step that leaves row t, which row t + 1 holds, and no action before the chunk: (B, T - 1,
+      ...). Source: code, the two older states; README.md, "Three states of the code".
+    """
+    image, reward = rows["image"], rows["reward"]
+    if alignment == "arriving":
+        before = previous_actions(rows["action"], rows["is_first"], rows["action_before"])
+        return {"image": image, "action": before, "reward": reward}
+    before = previous_actions(rows["action"], rows["is_first"])
+    return {"image": image[:, :-1], "action": before[:, :-1], "reward": reward[:, 1:]}
+
+
 def make_optimiser(model: torch.nn.Module, settings: Optimiser) -> torch.optim.Adam:
     """Adam over all parameters; PlanetAgent.update gives it TensorFlow's epsilon and clips the gradient."""
     betas = (settings.beta1, settings.beta2)
@@ -255,43 +313,58 @@ def objective(
       model, loss: the WorldModel and its Loss settings.
       image: (B, T, 64, 64, 3) in [-0.5, 0.5), network input and target alike. reward: (B, T), of arriving at the image.
       action: (B, T, A), the action that LED to each row. noise: (B, T, S), standard normal.
-      overshooting_noise: (B, T, D + 1, S), or None with overshooting_scale 0.
+      overshooting_noise: (B, T, D + 1, S), or None without overshooting.
     Returns: the total (), and the named terms, each a mean over (B, T) in nats.
     Source: code, training/utility.py, compute_objectives.
     """
     post, prior = model.latent.observe(model.encoder(image), action, noise, initial_state(model.latent, len(action)))
     features = model.latent.features(post)
     kl = gaussian_kl(post["mean"], post["std"], prior["mean"], prior["std"]).sum(-1)  # (B, T)
-    losses = {
-        "image": -gaussian_log_prob(image, model.decoder(features), UNIT_STD).sum((-3, -2, -1)),
-        "reward": -gaussian_log_prob(reward, model.reward(features), UNIT_STD),
-        "divergence": floor_nats(kl, loss.free_nats) - loss.free_nats,  # clipped per entry
+    removed = 0.0 if loss.keep_free_nats else loss.free_nats
+    cost = COSTS[loss.likelihood]
+    terms = {
+        "image": (loss.image_scale, cost(image, model.decoder(features)).sum((-3, -2, -1)).mean()),
+        "reward": (loss.reward_scale, cost(reward, model.reward(features)).mean()),
+        "divergence": (loss.divergence_scale, (floor_nats(kl, loss.free_nats) - removed).mean()),  # clipped per entry
     }
-    scales = {"image": loss.image_scale, "reward": loss.reward_scale, "divergence": loss.divergence_scale}
-    if overshooting_noise is not None:
-        losses["overshooting"] = overshooting(model.latent, post, action, overshooting_noise, loss.free_nats)
-        scales["overshooting"] = loss.overshooting_scale
-    assert losses.keys() == scales.keys(), (sorted(losses), sorted(scales))
-    total = sum(scales[name] * term.mean() for name, term in losses.items())
-    metrics = {f"{name}_loss": term.mean().detach() for name, term in losses.items()}
+    if loss.global_prior_scale > 0:
+        spread = gaussian_kl(post["mean"], post["std"], 0.0, 1.0).sum(-1)
+        terms["global_prior"] = (loss.global_prior_scale, spread.mean())
+    if loss.overshoots:
+        kl_ahead, reward_ahead = overshooting(model, loss, post, action, reward, overshooting_noise)
+        terms["overshooting"] = (loss.overshooting_scale, kl_ahead)
+        terms["overshooting_reward"] = (loss.overshooting_reward_scale, reward_ahead)
+    total = sum(scale * term for scale, term in terms.values() if scale > 0)
+    metrics = {f"{name}_loss": term.detach() for name, (_, term) in terms.items()}
     return total, {"loss": total.detach(), "kl": kl.mean().detach(), **metrics}
 
 
-def overshooting(latent, post: State, action: Tensor, noise: Tensor, free_nats: float) -> Tensor:
-    """Latent overshooting, Equation 7: KL of open-loop predictions of 2 .. D steps, (B, T, D - 1) nats.
+def overshooting(
+    model, loss, post: State, action: Tensor, reward: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Latent overshooting, Equation 7: the divergence and the reward loss of open-loop predictions, each () in nats.
 
     From the posterior before every row the prior is rolled over D + 1 actions; the posteriors reached are constants (no
-    gradient), the starting states are not. Entries beyond the end of the sequence count 0.
+    gradient), the starting states are not. Entries beyond the end of the sequence count 0. overshooting_mean all:
+    predictions of 2 .. D steps, mean over all entries; valid: of 2 .. D + 1 steps, over those inside the sequence.
+    Source: code, training/utility.py, tools/overshooting.py (last commit; first release).
     """
     size, length, steps = noise.shape[:3]
     distance = steps - 1
     start = {name: overshooting_starts(value).flatten(0, 1) for name, value in post.items()}
     actions = overshooting_windows(action, distance).flatten(0, 1)  # (B * T, D + 1, A)
-    rolled = imagine(latent, start, actions, noise.flatten(0, 1))
+    rolled = imagine(model.latent, start, actions, noise.flatten(0, 1))
     mean, std = (rolled[name].unflatten(0, (size, length)) for name in ("mean", "std"))  # (B, T, D + 1, S)
     mask = overshooting_mask(length, distance, torch.full((size,), length, device=action.device))
-    kl = overshooting_kl(post["mean"].detach(), post["std"].detach(), mean, std, mask, free_nats)
-    return kl[:, :, 1:-1]
+    kl = overshooting_kl(post["mean"].detach(), post["std"].detach(), mean, std, mask, loss.free_nats)
+    ahead = slice(1, -1 if loss.overshooting_mean == "all" else None)
+    entries = mask[:, :, ahead].numel() if loss.overshooting_mean == "all" else mask[:, :, ahead].sum()
+    miss = torch.zeros_like(kl)
+    if loss.overshooting_reward_scale > 0:
+        predicted = model.reward(model.latent.features(rolled)).unflatten(0, (size, length))
+        miss = COSTS[loss.likelihood](overshooting_windows(reward, distance), predicted)
+        miss = torch.where(mask, miss, 0.0)
+    return kl[:, :, ahead].sum() / entries, miss[:, :, ahead].sum() / entries
 
 
 def set_exact_arithmetic() -> None:

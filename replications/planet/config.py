@@ -23,6 +23,7 @@ class Environment(Strict):
     time_limit_env_steps: PositiveInt
     shadow_size: int | None = Field(gt=0)  # texels of the shadow map; None leaves dm_control's own
     action_repeat: dict[str, PositiveInt]  # task -> env steps per agent step
+    joint_tasks: tuple[str, ...] = Field(min_length=1)  # what task `all_tasks` plays in turn, one agent for all
 
 
 class Model(Strict):
@@ -42,25 +43,36 @@ class Model(Strict):
 
 
 class Loss(Strict):
+    alignment: Literal["arriving", "leaving"]  # the reward that a row predicts: of the step that reaches or leaves it
+    likelihood: Literal["unit_gaussian", "squared_error"]  # of image and reward; the second has twice the gradient
     image_scale: float = NonNegative
     reward_scale: float = NonNegative
     divergence_scale: float = NonNegative
     free_nats: float = NonNegative  # nats per time step, the KL summed over latent dimensions
+    keep_free_nats: bool  # loss max(free nats, KL) (True) or max(0, KL - free nats) (False): the gradient is the same
+    global_prior_scale: float = NonNegative  # of KL(posterior, N(0, 1))
     overshooting_scale: float = NonNegative
+    overshooting_reward_scale: float = NonNegative
     overshooting_distance: int = NonNegative  # agent steps, D
+    overshooting_mean: Literal["all", "valid"]  # 2 .. D steps, mean over all entries; 2 .. D + 1, over those inside
+
+    @property
+    def overshoots(self) -> bool:
+        return self.overshooting_scale > 0 or self.overshooting_reward_scale > 0
 
     @model_validator(mode="after")
     def overshooting_has_entries(self):
-        if self.overshooting_scale > 0 and self.overshooting_distance < 2:
+        if self.overshoots and self.overshooting_distance < 2:
             raise ValueError(
-                f"overshooting_distance ({self.overshooting_distance}) must be at least 2 where overshooting_scale is "
-                "not 0: the loss compares predictions of 2 .. D steps"
+                f"overshooting_distance ({self.overshooting_distance}) must be at least 2 where an overshooting scale "
+                "is not 0: the loss compares predictions of 2 .. D steps"
             )
         return self
 
 
 class Optimiser(Strict):
     learning_rate: float = Positive
+    ramp_updates: int = NonNegative  # the learning rate rises from 0 over so many updates
     beta1: float = Field(ge=0, lt=1)
     beta2: float = Field(ge=0, lt=1)
     epsilon: float = Positive
@@ -68,14 +80,19 @@ class Optimiser(Strict):
 
 
 class Planner(Strict):
+    method: Literal["cem", "gradient"]  # refit a Gaussian to the best; or climb the imagined return's gradient
     horizon: PositiveInt  # H, agent steps (not simulator steps)
     iterations: int = NonNegative  # I
     candidates: PositiveInt  # J, action sequences per iteration
-    elites: PositiveInt  # K, sequences refitted
-    std: Literal["paper", "code"]
+    elites: PositiveInt  # K, sequences refitted (cem)
+    std: Literal["paper", "code"]  # (cem)
+    discount: float = Field(gt=0, le=1)  # per agent step, of the imagined rewards
+    step_size: float = Positive  # root mean square of one step, in units of the action box (gradient)
 
     @model_validator(mode="after")
     def elites_among_candidates(self):
+        if self.method == "gradient" and self.iterations < 1:
+            raise ValueError(f"iterations ({self.iterations}) must be at least 1 with method: gradient")
         if self.std == "paper" and self.elites < 2:
             raise ValueError(f"elites ({self.elites}) must be at least 2 with std: paper, which divides by elites - 1")
         if self.elites > self.candidates:
@@ -87,6 +104,7 @@ class Planner(Strict):
 
 
 class Exploration(Strict):
+    collect: Literal["planner", "noise"]  # training episodes: the planned action and noise, or the noise alone
     action_noise: float = NonNegative  # standard deviation, in units of the action box [-1, 1]
 
 
@@ -98,7 +116,10 @@ class Batch(Strict):
 class ReplayConfig(Strict):
     older: PositiveInt  # episodes in the pool between two refreshes
     recent: PositiveInt  # new episodes in the pool
+    pool: int | None = Field(gt=0)  # episodes in the pool in all: older ones fill it up; None: older + recent
     chunks_per_refresh: PositiveInt
+    shuffle_chunks: int = NonNegative  # drawn chunks wait in a buffer of this size, which is emptied in random order,
+    prefetch_chunks: int = NonNegative  # and then in a queue of this length
     capacity_rows: int | None = Field(gt=0)  # None keeps everything
     memory_rows: PositiveInt
 

@@ -12,6 +12,7 @@ import functools
 import os
 import shlex
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from numpy.random import SeedSequence
@@ -20,6 +21,8 @@ from replications.planet.config import Config
 from shared import claim, errors, provenance, runner
 from shared import config as configs
 from shared.config import ROOT
+from shared.envs.joint import Joint, common_specs
+from shared.envs.spec import Env
 from shared.envs.suite import make_env
 from shared.envs.vector import VectorEnv
 from shared.errors import UserError
@@ -28,6 +31,7 @@ from shared.results import RunWriter
 from shared.training.progress import Display
 from shared.training.random_agent import RandomAgent
 
+ALL_TASKS = "all_tasks"  # the task of a run in which one agent learns environment.joint_tasks
 STREAMS = ("environment", "evaluation", "video", "replay", "agent", "prefill")
 
 
@@ -50,20 +54,51 @@ def code_paths(framework: str) -> list[Path]:
     return [*(ROOT / "shared" / name for name in shared), *(ROOT / "replications" / "planet" / name for name in own)]
 
 
+def tasks_of(config: Config, task: str) -> tuple[str, ...]:
+    """The tasks of one run: its own, or all of them where one agent learns all.
+
+    Raises:
+      UserError: one of them has no action repeat.
+    """
+    known = config.environment.action_repeat
+    tasks = config.environment.joint_tasks if task == ALL_TASKS else (task,)
+    for one in tasks:
+        if one not in known:
+            raise UserError(
+                f"task {one!r}: the config has no environment.action_repeat for it{configs.did_you_mean(one, known)}; "
+                f"it has {', '.join(known)}, and {ALL_TASKS} for environment.joint_tasks. To train another task, add it "
+                "there with its action repeat"
+            )
+    return tasks
+
+
+def makers(config: Config, tasks: Sequence[str]) -> tuple[Callable[[], Env], Callable[[], Env]]:
+    """What makes the training environment, and what makes those of evaluation and video."""
+    world = config.environment
+    makes = [
+        functools.partial(
+            make_env,
+            task,
+            size=world.size,
+            camera=world.camera,
+            action_repeat=world.action_repeat[task],
+            time_limit_env_steps=world.time_limit_env_steps,
+            shadow_size=world.shadow_size,
+        )
+        for task in tasks
+    ]
+    if len(tasks) == 1:
+        return makes[0], makes[0]
+    specs = common_specs(makes)
+    return tuple(functools.partial(Joint, makes, specs, turn=turn) for turn in ("episode", "environment"))
+
+
 def make_parts(config: Config, options: argparse.Namespace) -> runner.Parts:
     """Environments, replay, agents, each with its own stream of the seed."""
     seeds = dict(zip(STREAMS, SeedSequence(options.seed).spawn(len(STREAMS)), strict=True))
-    world = config.environment
-    make = functools.partial(
-        make_env,
-        options.task,
-        size=world.size,
-        camera=world.camera,
-        action_repeat=world.action_repeat[options.task],
-        time_limit_env_steps=world.time_limit_env_steps,
-        shadow_size=world.shadow_size,
-    )
-    envs = VectorEnv(make, 1, seeds["environment"])  # one: a process of its own would only wait
+    tasks = tasks_of(config, options.task)
+    train, test = makers(config, tasks)
+    envs = VectorEnv(train, 1, seeds["environment"])  # one: a process of its own would only wait
     replay = Replay(
         claim.checkpoint_folder(options.out) / "replay",
         envs.obs_spec,
@@ -71,17 +106,19 @@ def make_parts(config: Config, options: argparse.Namespace) -> runner.Parts:
         seed=seeds["replay"],
         **config.replay.model_dump(),
     )
+    evaluation_episodes = config.evaluation.episodes * len(tasks)
     agent_class = framework_module(options.framework).PlanetAgent
     return runner.Parts(
         agent=agent_class(config, envs.obs_spec, envs.act_spec, seed=seeds["agent"], device=options.device),
         prefill=RandomAgent(envs.act_spec, seeds["prefill"]),
         envs=envs,
-        evaluation_envs=VectorEnv(make, config.evaluation.episodes, seeds["evaluation"], workers=options.workers),
-        video_envs=VectorEnv(make, config.video.sequences, seeds["video"]),
+        evaluation_envs=VectorEnv(test, evaluation_episodes, seeds["evaluation"], workers=options.workers),
+        video_envs=VectorEnv(test, config.video.sequences, seeds["video"]),
         replay=replay,
         plan=config.schedule,
-        batch=(config.batch.size, config.batch.length),
-        evaluation_episodes=config.evaluation.episodes,
+        # leaving: the reward of a chunk's last row lies one row further
+        batch=(config.batch.size, config.batch.length + (config.loss.alignment == "leaving")),
+        evaluation_episodes=evaluation_episodes,
         video=(config.video.context, config.video.length),
     )
 
@@ -90,13 +127,7 @@ def train(options: argparse.Namespace) -> None:
     """Check everything a person can get wrong, then claim the place, build the parts and run."""
     resolved = configs.read_resolved(options.config)
     config = configs.build(Config, resolved["values"], where=str(options.config))
-    if options.task not in config.environment.action_repeat:
-        known = ", ".join(config.environment.action_repeat)
-        raise UserError(
-            f"--task {options.task!r}: {options.config} has no environment.action_repeat for it"
-            f"{configs.did_you_mean(options.task, config.environment.action_repeat)}; it has {known}. To train another "
-            "task, add it there with its action repeat"
-        )
+    tasks_of(config, options.task)
     options.device = framework_module(options.framework).prepare(options.device, options.threads)
     identity = {name: resolved[name] for name in ("paper", "variant", "scale")}
     identity |= {"framework": options.framework, "task": options.task, "seed": options.seed}

@@ -4,8 +4,8 @@ Framework-free. Running episodes live in memory, complete ones on disk (storage.
 memory. Everything that decides a later sample is in save(), so a resumed run draws the same numbers.
 """
 
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,9 @@ class Replay:
         chunks_per_refresh: int,
         capacity_rows: int | None,
         memory_rows: int,
+        pool: int | None = None,
+        shuffle_chunks: int = 0,
+        prefetch_chunks: int = 0,
     ):
         """
         Args:
@@ -46,6 +49,9 @@ class Replay:
             chunks_per_refresh: chunks drawn from one pool.
             capacity_rows: live rows, at most; beyond it the oldest episodes go, never the newest. None: no limit.
             memory_rows: rows of complete episodes held in RAM, at most. Changes speed only, never a number.
+            pool: episodes in the pool in all, older ones filling it up. None: older + recent.
+            shuffle_chunks, prefetch_chunks: how late a draw is used: it goes into a buffer of the first size, from
+                which a random one is taken for each new one, and then into a queue of the second length. 0: at once.
         """
         limits = {"older": older, "recent": recent, "chunks_per_refresh": chunks_per_refresh}
         for name, value in limits.items():
@@ -54,7 +60,8 @@ class Replay:
         self._columns = _columns(obs_spec, act_spec)
         self._folder = EpisodeFolder(folder)
         self._rng = np.random.Generator(np.random.PCG64(seed))
-        self._order = EpisodeOrder(older, recent, chunks_per_refresh)
+        self._order = EpisodeOrder(older, recent, chunks_per_refresh, pool)
+        self._delay = Delay(shuffle_chunks, prefetch_chunks)
         self._capacity_rows = capacity_rows
         self._memory = EpisodeMemory(memory_rows)
         self._files: dict[int, EpisodeFile] = {}  # live episodes, numbered in order of completion
@@ -114,8 +121,9 @@ class Replay:
         }
         before = np.zeros((batch_size, *self._columns["action"][1]), np.float32)
         for index in range(batch_size):
-            episode = self._order.draw(self._files, length, self._rng)
-            first = int(self._rng.integers(self._files[episode].rows - length + 1))
+            episode, first = self._delay.next(lambda: self._draw(length), self._rng)
+            while episode not in self._files or self._files[episode].rows < first + length:  # evicted while it waited
+                episode, first = self._delay.next(lambda: self._draw(length), self._rng)
             parts = [(key, first, column[index]) for key, column in batch.items()]
             if first > 0:
                 parts.append(("action", first - 1, before[index : index + 1]))
@@ -134,6 +142,7 @@ class Replay:
             "crc32": np.array([file.crc32 for file in files], np.uint32),
             "rng": self._rng.bit_generator.state,
             "order": self._order.save(),
+            "delay": self._delay.save(),
             "running": None if self._running is None else [self._pack(episode) for episode in self._running],
         }
 
@@ -156,6 +165,7 @@ class Replay:
         self._files, self._next = files, state["next"]
         self._rng.bit_generator.state = state["rng"]
         self._order.load(state["order"])
+        self._delay.load(state["delay"])
         self._memory.clear()  # numbers of deleted episodes will be used again
         running = state["running"]
         self._running = None if running is None else [self._unpack(columns) for columns in running]
@@ -163,6 +173,11 @@ class Replay:
     def forget(self, state: Mapping[str, Any]) -> None:
         """Delete the files of episodes evicted before `state`, the replay state of the oldest kept checkpoint."""
         self._folder.remove(before=state["first"])
+
+    def _draw(self, length: int) -> tuple[int, int]:
+        """An episode, and the first row of a chunk of it."""
+        episode = self._order.draw(self._files, length, self._rng)
+        return episode, int(self._rng.integers(self._files[episode].rows - length + 1))
 
     def _check(self, rows: Rows) -> int:
         """Names, dtypes and shapes of appended rows. Returns N."""
@@ -218,15 +233,16 @@ class Replay:
 class EpisodeOrder:
     """Which episode the next chunk comes from.
 
-        refresh:  pool = up to `older` random older episodes + up to `recent` episodes new since the last refresh
+        refresh:  pool = up to `recent` episodes new since the last refresh + up to `older` random older ones
+                  (with `pool`: older ones fill it up to that number)
         then:     permutations of the pool, one chunk per episode, until chunks_per_refresh chunks are out; refresh.
 
     An episode counts as new for one refresh only. Episodes evicted or too short for the asked length are passed over.
-    Source: PlaNet, authors' code tools/numpy_episodes.py (the `recent` loader).
+    Source: PlaNet, authors' code tools/numpy_episodes.py (the `recent` loader; with `pool`, the older `scan` loader).
     """
 
-    def __init__(self, older: int, recent: int, chunks_per_refresh: int):
-        self.older, self.recent, self.chunks_per_refresh = older, recent, chunks_per_refresh
+    def __init__(self, older: int, recent: int, chunks_per_refresh: int, pool: int | None = None):
+        self.older, self.recent, self.chunks_per_refresh, self.pool = older, recent, chunks_per_refresh, pool
         self._pool: list[int] = []
         self._rest: list[int] = []  # what is left of the current permutation, next one last
         self._chunks_left = 0
@@ -260,12 +276,52 @@ class EpisodeOrder:
 
     def _refresh(self, files: Mapping[int, EpisodeFile], length: int, rng: np.random.Generator) -> None:
         long_enough = [episode for episode, file in files.items() if file.rows >= length]
-        old = rng.permutation([episode for episode in long_enough if episode < self._seen])[: self.older]
+        old = rng.permutation([episode for episode in long_enough if episode < self._seen])
         new = rng.permutation([episode for episode in long_enough if episode >= self._seen])[: self.recent]
+        old = old[: self.older if self.pool is None else max(self.pool - len(new), 0)]
         self._pool = [*old.astype(np.int64).tolist(), *new.astype(np.int64).tolist()]
         self._rest = []
         self._chunks_left = self.chunks_per_refresh
         self._seen = max(files) + 1
+
+
+class Delay:
+    """Draws that are used later, in another order: a shuffle buffer, then a queue.
+
+    The buffer is filled before anything leaves it; then a random entry leaves for each that comes. With sizes 0 a draw
+    passes at once and no random number is used. Source: PlaNet, authors' code of May 2019 and before (tf.data's shuffle
+    of 5000 chunks and prefetch of 20 batches), which made new episodes reach the model some 100 updates late.
+    """
+
+    def __init__(self, shuffle: int, queue: int):
+        self.shuffle, self.queue = shuffle, queue
+        self._shuffled: list[tuple[int, int]] = []
+        self._queued: deque[tuple[int, int]] = deque()
+
+    def next(self, draw: Callable[[], tuple[int, int]], rng: np.random.Generator) -> tuple[int, int]:
+        """The next draw to use; `draw` makes new ones."""
+        while len(self._queued) <= self.queue:
+            self._queued.append(self._from_buffer(draw, rng))
+        return self._queued.popleft()
+
+    def _from_buffer(self, draw: Callable[[], tuple[int, int]], rng: np.random.Generator) -> tuple[int, int]:
+        if self.shuffle == 0:
+            return draw()
+        while len(self._shuffled) < self.shuffle:
+            self._shuffled.append(draw())
+        place = int(rng.integers(self.shuffle))
+        chosen, self._shuffled[place] = self._shuffled[place], draw()
+        return chosen
+
+    def save(self) -> dict[str, Any]:
+        return {name: np.array(list(held), np.int64).reshape(-1, 2) for name, held in self._held().items()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._shuffled = [tuple(entry) for entry in state["shuffled"].tolist()]
+        self._queued = deque(tuple(entry) for entry in state["queued"].tolist())
+
+    def _held(self) -> dict[str, Iterable[tuple[int, int]]]:
+        return {"shuffled": self._shuffled, "queued": self._queued}
 
 
 class EpisodeMemory:

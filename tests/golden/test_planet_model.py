@@ -6,6 +6,8 @@ absolute part of 1e-4 of the array's largest entry for entries that nearly cance
 1e-3. The agents' own float32 is held against float64 in tests/replications/.
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -219,11 +221,15 @@ def test_latent_overshooting_loss_and_gradients(side, case):
     noise = side.double(arrays.get("post_eps", np.zeros(arrays["post_mean"].shape)))
     os_noise = side.double(arrays.get("os_prior_eps", np.zeros(shape)))
     embed, action = side.double(arrays["embed"]), side.double(arrays["action"])
+    settings = SimpleNamespace(
+        free_nats=float(meta["free_nats"]), overshooting_mean="all", overshooting_reward_scale=0.0
+    )
 
     def loss(latent):
         post, prior = latent.observe(embed, action, noise, side.model.initial_state(latent, shape[0]))
         divergence = (floor_nats(kl_of(post, prior), meta["free_nats"]) - meta["free_nats"]).mean()
-        return side.agent.overshooting(latent, post, action, os_noise, meta["free_nats"]).mean(), divergence
+        world = SimpleNamespace(latent=latent)
+        return side.agent.overshooting(world, settings, post, action, None, os_noise)[0], divergence
 
     value, divergence, gradients = side.value_and_gradients(loss, make_latent(side, arrays, meta, "rssm"))
     close(divergence, arrays["loss_divergence"])
@@ -241,6 +247,12 @@ def test_whole_objective_and_every_gradient(side, case):
     world = side.load(world, planet_weights.world_model(weights(arrays)))
     scales = meta["scales"]
     settings = Loss(
+        alignment="arriving",
+        likelihood="unit_gaussian",
+        keep_free_nats=False,
+        global_prior_scale=0.0,
+        overshooting_reward_scale=0.0,
+        overshooting_mean="all",
         image_scale=scales["image"],
         reward_scale=scales["reward"],
         divergence_scale=scales["divergence"],

@@ -185,6 +185,52 @@ def test_an_episode_is_new_for_one_refresh_only(tmp_path):
     assert set.union(*pools) == set(range(6))
 
 
+def test_a_pool_is_filled_up_with_older_ones(tmp_path):
+    """Eleven a look, up to six of them new, as the authors' older loader: 6 + 5, then 2 + 9, then 11 old ones."""
+    replay = make(tmp_path, older=1, recent=6, pool=11, chunks_per_refresh=11)
+    feed(replay, [3] * 20)
+    replay.sample(11, 1)  # the very first look: all are new, six are taken, twice over
+    feed(replay, [3] * 7, first=20)
+    looks = []
+    for new in (range(20, 27), range(27, 29), ()):
+        if len(new) == 2:
+            feed(replay, [3] * 2, first=27)
+        drawn = [episode for episode, _ in origins(replay.sample(11, 1))]
+        assert len(set(drawn)) == 11
+        looks.append(len(set(drawn) & set(new)))
+    assert looks == [6, 2, 0]
+
+
+def test_a_draw_waits_in_the_buffer_and_the_queue(tmp_path):
+    """What lay in a buffer of 40 and a queue of 8 comes out before it is forgotten: the queue first, then one by one."""
+    options = {"older": 100, "recent": 100, "chunks_per_refresh": 1}
+    for seed in range(20):
+        replay = make(tmp_path / str(seed), seed, shuffle_chunks=40, prefetch_chunks=8, **options)
+        feed(replay, [1])
+        replay.sample(1, 1)
+        feed(replay, [1] * 60, first=1)  # from here on nearly every draw is one of these
+        drawn = [episode for episode, _ in origins(replay.sample(400, 1))]
+        assert drawn[:8] == [0] * 8
+        old = [place for place, episode in enumerate(drawn) if episode == 0]
+        assert 48 <= len(old) <= 48 + 25  # and some of the 352 new draws, of which one in 61 is episode 0
+        assert 8 + 20 < np.mean(old[8:48]) < 8 + 65  # they leave the buffer after 40 further draws on average
+    at_once = make(tmp_path / "none", **options)
+    feed(at_once, [1])
+    at_once.sample(1, 1)
+    feed(at_once, [1] * 60, first=1)
+    assert origins(at_once.sample(1, 1))[0][0] > 0
+
+
+def test_every_draw_leaves_the_buffer_once(tmp_path):
+    """Nothing is lost and nothing doubled: with 10 episodes of one row in permutations, 1000 chunks are 100 of each,
+    up to what still waits."""
+    replay = make(tmp_path, shuffle_chunks=13, prefetch_chunks=3, chunks_per_refresh=10)
+    feed(replay, [1] * 10)
+    counts = Counter(episode for episode, _ in origins(replay.sample(1000, 1)))
+    assert sum(counts.values()) == 1000
+    assert all(100 - 3 <= counts[episode] <= 100 + 3 for episode in range(10))
+
+
 def test_recent_limits_the_new_ones(tmp_path):
     replay = make(tmp_path, older=500, recent=2, chunks_per_refresh=50)
     feed(replay, [4] * 9)
@@ -268,8 +314,9 @@ def through_a_file(folder: Path, state: dict) -> dict:
 
 @pytest.mark.parametrize("drawn", [0, 1, 7, 24, 25, 26])  # before, within and at the end of a pool of 25 chunks
 @pytest.mark.parametrize("memory_rows", [0, 10**6])
-def test_save_load_continue_equals_continue(tmp_path, drawn, memory_rows):
-    options = {"older": 3, "recent": 4, "chunks_per_refresh": 25, "memory_rows": memory_rows}
+@pytest.mark.parametrize("delay", [{}, {"pool": 4, "shuffle_chunks": 12, "prefetch_chunks": 5}])
+def test_save_load_continue_equals_continue(tmp_path, drawn, memory_rows, delay):
+    options = {"older": 3, "recent": 4, "chunks_per_refresh": 25, "memory_rows": memory_rows, **delay}
     replay = make(tmp_path / "replay", **options)
     feed(replay, [5, 6, 7, 8], stop=3)
     if drawn:
