@@ -1,20 +1,23 @@
 """Configuration: one paper.yaml per paper, a variant, a scale, resolved into one mapping and built into a typed model.
 
-Layers, in order: replications/<paper>/paper.yaml (the claim), the variant named in experiments.yaml, the overrides of a
-scale (smoke and laptop only). A mistake is a UserError that names the file, the key, the value and the way out.
+Layers, in order: replications/<paper>/paper.yaml (the claim), the overrides of a scale for the paper (smoke and laptop
+only), the variant named in experiments.yaml, the overrides of the scale for that variant. So a scale does not undo what
+a variant is, unless it names it. A mistake is a UserError that names the file, the key, the value and the way out.
 Read next: replications/planet/paper.yaml, replications/planet/config.py (types and units).
 """
 
 import difflib
+import itertools
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import UserError
 
@@ -31,6 +34,14 @@ class Strict(BaseModel):
 
 
 Model = TypeVar("Model", bound=BaseModel)
+Values = Annotated[list[Any], Field(min_length=1)]
+
+
+class Grid(Strict):
+    """Variants by the dozen: every combination of the values on the axes, named by its values."""
+
+    name: str  # of a variant, as for str.format, a place for each value: "h{:02}-k{:04}"
+    axes: Annotated[dict[str, Values], Field(min_length=1)]  # "key" -> values; "key, key" -> lists of values
 
 
 # ------------------------------------------------------------------------------------------------ layers
@@ -42,7 +53,8 @@ def resolve(paper: str, variant: str, scale: Mapping[str, Any], *, root: Path = 
     Args:
       paper: a folder of replications/ with a paper.yaml.
       variant: a name under `variants` of that paper's experiments.yaml.
-      scale: a scale.yaml as loaded; its `name` and `overrides[paper]` are used.
+      scale: a scale.yaml as loaded. Used are its `name`, `overrides[paper]`, `overrides["paper/PATTERN"]` where the
+        shell pattern fits the variant, and `grids[paper]`.
     Returns:
       {"paper", "variant", "scale", "overrides": [{"key", "value", "layer"}], "values"}. `layer` is "variant" or
       "scale"; an override that repeats the value below it is not listed. Keys are sorted, so that the order of lines
@@ -50,16 +62,18 @@ def resolve(paper: str, variant: str, scale: Mapping[str, Any], *, root: Path = 
     """
     folder = paper_folder(paper, root=root)
     values = read_yaml(folder / "paper.yaml")
-    known = read_variants(paper, root=root)
+    known = read_variants(paper, scale, root=root)
     if variant not in known:
         raise UserError(
             f"{shown(folder / 'experiments.yaml')}: no variant {variant!r}{did_you_mean(variant, known)}; "
             f"it has {listing(known)}"
         )
     name = scale.get("name", "unnamed")
+    shrunk = scale.get("overrides") or {}
     layers = (
+        ("scale", f"scale {name}, overrides.{paper}", shrunk.get(paper) or {}),
         ("variant", f"experiments.yaml of {paper}, variant {variant}", known[variant]),
-        ("scale", f"scale {name}, overrides.{paper}", (scale.get("overrides") or {}).get(paper) or {}),
+        *(("scale", f"scale {name}, overrides.{key}", shrunk[key]) for key in named(shrunk, paper, variant, known)),
     )
     claimed = dict(leaves(values, where=paper))
     layer_of = {}
@@ -80,6 +94,19 @@ def resolve(paper: str, variant: str, scale: Mapping[str, Any], *, root: Path = 
         "overrides": overrides,
         "values": in_order(values),
     }
+
+
+def named(overrides: Mapping[str, Any], paper: str, variant: str, known: Iterable[str]) -> list[str]:
+    """The keys PAPER/PATTERN of a scale's overrides that fit a variant; UserError for one that fits none at all."""
+    keys = [key for key in overrides if key.startswith(f"{paper}/")]
+    patterns = {key: key.removeprefix(f"{paper}/") for key in keys}
+    for key, pattern in patterns.items():
+        if not any(fnmatchcase(name, pattern) for name in known):
+            raise UserError(
+                f"overrides of the scale: {key!r} fits no variant of {paper}{did_you_mean(pattern, known)}; "
+                f"it has {listing(known)}"
+            )
+    return [key for key, pattern in patterns.items() if fnmatchcase(variant, pattern)]
 
 
 def for_task(resolved: Mapping[str, Any], task: str) -> dict[str, Any]:
@@ -110,21 +137,72 @@ def papers(*, root: Path = ROOT) -> list[str]:
     return sorted(path.parent.name for path in (root / "replications").glob("*/paper.yaml"))
 
 
-def read_variants(paper: str, *, root: Path = ROOT) -> dict[str, Mapping[str, Any]]:
-    """Every variant of a paper's experiments.yaml with its overrides. A name means one thing in the whole paper,
-    because it is a folder of the result path."""
-    path = paper_folder(paper, root=root) / "experiments.yaml"
-    found: dict[str, tuple[str, Mapping[str, Any]]] = {}
-    for experiment, content in read_yaml(path).items():
-        for variant, changes in (content.get("variants") or {}).items():
-            changes = changes or {}
+def read_variants(paper: str, scale: Mapping[str, Any] | None = None, *, root: Path = ROOT) -> dict[str, dict]:
+    """Every variant of a paper's experiments.yaml with its overrides, grids written out. A name means one thing in the
+    whole paper, because it is a folder of the result path. scale: as for resolve; None cuts no grid down."""
+    found: dict[str, tuple[str, dict]] = {}
+    for experiment, variants in variants_by_experiment(paper, scale, root=root).items():
+        for variant, changes in variants.items():
             first, before = found.setdefault(variant, (experiment, changes))
             if before != changes:
+                path = paper_folder(paper, root=root) / "experiments.yaml"
                 raise UserError(
-                    f"{shown(path)}: variant {variant!r} means {dict(before)} in {first} and {dict(changes)} in "
-                    f"{experiment}; give one of them another name"
+                    f"{shown(path)}: variant {variant!r} means {before} in {first} and {changes} in {experiment}; "
+                    "give one of them another name"
                 )
     return {variant: changes for variant, (_, changes) in found.items()}
+
+
+def variants_by_experiment(
+    paper: str, scale: Mapping[str, Any] | None = None, *, root: Path = ROOT
+) -> dict[str, dict[str, dict]]:
+    """Experiment -> variant -> overrides. `grids[paper]` of the scale replaces axes: experiment -> axis -> values."""
+    path = paper_folder(paper, root=root) / "experiments.yaml"
+    contents = read_yaml(path)
+    cuts = ((scale or {}).get("grids") or {}).get(paper) or {}
+    for experiment in cuts:
+        if not (contents.get(experiment) or {}).get("grid"):
+            having = [name for name, content in contents.items() if content.get("grid")]
+            raise UserError(
+                f"grids of the scale: no experiment {experiment!r} with a grid in {shown(path)}"
+                f"{did_you_mean(experiment, having)}; there is {listing(having)}"
+            )
+    found = {}
+    for experiment, content in contents.items():
+        variants = {variant: dict(changes or {}) for variant, changes in (content.get("variants") or {}).items()}
+        if content.get("grid"):
+            where = f"{shown(path)}, {experiment}, grid"
+            variants |= expand(build(Grid, content["grid"], where=where), cuts.get(experiment, {}), where=where)
+        found[experiment] = variants
+    return found
+
+
+def expand(grid: Grid, cut: Mapping[str, list], *, where: str) -> dict[str, dict[str, Any]]:
+    """Name -> overrides by dotted key, for every combination of a grid; cut has other values for some of its axes."""
+    for axis in cut:
+        if axis not in grid.axes:
+            raise UserError(f"{where}: no axis {axis!r}{did_you_mean(axis, grid.axes)}; it has {listing(grid.axes)}")
+    axes = {**grid.axes, **cut}
+    found: dict[str, dict[str, Any]] = {}
+    for point in itertools.product(*axes.values()):
+        changes: dict[str, Any] = {}
+        for axis, value in zip(axes, point, strict=True):
+            keys = axis.split(", ")
+            values = [value] if len(keys) == 1 else value
+            if not isinstance(values, list) or len(values) != len(keys):
+                raise UserError(f"{where}: {value!r} on axis {axis!r}, expected a list of {len(keys)} values")
+            changes |= dict(zip(keys, values, strict=True))
+        try:
+            name = grid.name.format(*changes.values())
+        except (IndexError, KeyError, ValueError) as error:
+            raise UserError(
+                f"{where}: name {grid.name!r} cannot hold the values {list(changes.values())} ({error}); write a place "
+                "such as {} or {:02} for each"
+            ) from None
+        if name in found:
+            raise UserError(f"{where}: two combinations are called {name!r}; the name needs a place for every value")
+        found[name] = changes
+    return found
 
 
 def leaves(tree: Mapping[str, Any], *, where: str, above: str = "") -> Iterator[tuple[str, Any]]:

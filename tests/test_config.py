@@ -16,6 +16,7 @@ from shared.config import (
     for_task,
     papers,
     read_resolved,
+    read_variants,
     read_yaml,
     resolve,
     to_text,
@@ -90,14 +91,34 @@ def test_variant_then_scale_and_each_override_is_recorded_with_its_layer(root):
     ]
 
 
-def test_the_scale_wins_over_the_variant_and_is_recorded_once(root):
+def test_a_scale_does_not_undo_what_a_variant_is_and_the_value_is_recorded_once(root):
     got = resolve("planet", "small", scale(model={"deter_size": 4}), root=root)
-    assert got["values"]["model"]["deter_size"] == 4
-    assert got["overrides"] == [{"key": "model.deter_size", "value": 4, "layer": "scale"}]
+    assert got["values"]["model"]["deter_size"] == 8
+    assert got["overrides"] == [{"key": "model.deter_size", "value": 8, "layer": "variant"}]
+    other = resolve("planet", "rssm", scale(model={"deter_size": 4}), root=root)
+    assert other["overrides"] == [{"key": "model.deter_size", "value": 4, "layer": "scale"}]
+
+
+@pytest.mark.parametrize("pattern", ["small", "sm*"])
+def test_a_scale_that_names_a_variant_wins_over_it(root, pattern):
+    small = scale(model={"deter_size": 4})
+    small["overrides"][f"planet/{pattern}"] = {"model": {"deter_size": 2}}
+    got = resolve("planet", "small", small, root=root)
+    assert got["values"]["model"]["deter_size"] == 2
+    assert got["overrides"] == [{"key": "model.deter_size", "value": 2, "layer": "scale"}]
+    assert resolve("planet", "rssm", small, root=root)["values"]["model"]["deter_size"] == 4
+
+
+def test_a_scale_that_names_no_variant_is_told_for_every_variant(root):
+    small = scale()
+    small["overrides"]["planet/smal"] = {"model": {"deter_size": 2}}
+    refused(lambda: resolve("planet", "rssm", small, root=root), "'planet/smal'", "did you mean 'small'?")
 
 
 def test_an_override_equal_to_the_paper_is_no_override(root):
-    assert resolve("planet", "small", scale(model={"deter_size": 200}), root=root)["overrides"] == []
+    small = scale()
+    small["overrides"]["planet/small"] = {"model": {"deter_size": 200}}
+    assert resolve("planet", "small", small, root=root)["overrides"] == []
 
 
 def test_null_may_be_filled_and_a_whole_number_fits_a_decimal(root):
@@ -133,6 +154,102 @@ def test_unknown_paper(root):
 
 def test_unknown_variant(root):
     refused(lambda: resolve("planet", "smal", scale(), root=root), "'smal'", "did you mean 'small'?", "rssm, small")
+
+
+GRID = """
+figure_12:
+  grid:
+    name: "r{:.0e}-d{:03}-{}"
+    axes:
+      optimiser.learning_rate: [1.0e-3, 1.0e-2]
+      model.deter_size, model.latent: [[8, rssm], [16, ssm]]
+"""
+
+
+@pytest.fixture
+def grid(root):
+    """Writes experiments with a grid, a part of its text changed; returns the root."""
+
+    def write(old="", new=""):
+        assert old in GRID
+        path = root / "replications" / "planet" / "experiments.yaml"
+        path.write_text(EXPERIMENTS + GRID.replace(old, new, 1) if old else EXPERIMENTS + GRID)
+        return root
+
+    return write
+
+
+def test_a_grid_is_every_combination_named_by_its_values(grid):
+    root = grid()
+    added = {
+        name: changes for name, changes in read_variants("planet", root=root).items() if name[0] == "r" and "-" in name
+    }
+    rate, size, latent = "optimiser.learning_rate", "model.deter_size", "model.latent"
+    assert added == {
+        "r1e-03-d008-rssm": {rate: 1e-3, size: 8, latent: "rssm"},
+        "r1e-03-d016-ssm": {rate: 1e-3, size: 16, latent: "ssm"},
+        "r1e-02-d008-rssm": {rate: 1e-2, size: 8, latent: "rssm"},
+        "r1e-02-d016-ssm": {rate: 1e-2, size: 16, latent: "ssm"},
+    }
+    got = resolve("planet", "r1e-02-d016-ssm", scale(model={"deter_size": 4}), root=root)
+    assert got["values"]["model"] | {"deter_size": 16, "latent": "ssm"} == got["values"]["model"]
+    assert [(o["key"], o["layer"]) for o in got["overrides"]] == [
+        (size, "variant"),
+        (latent, "variant"),
+        (rate, "variant"),
+    ]
+
+
+def test_a_scale_cuts_axes_of_a_grid_and_the_names_follow(grid):
+    root = grid()
+    small = {**scale(), "grids": {"planet": {"figure_12": {"model.deter_size, model.latent": [[2, "rssm"]]}}}}
+    assert [name for name in read_variants("planet", small, root=root) if "-" in name] == [
+        "r1e-03-d002-rssm",
+        "r1e-02-d002-rssm",
+    ]
+    assert resolve("planet", "r1e-02-d002-rssm", small, root=root)["values"]["model"]["deter_size"] == 2
+    refused(lambda: resolve("planet", "r1e-02-d016-ssm", small, root=root), "no variant 'r1e-02-d016-ssm'")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("r{:.0e}-d{:03}-{}", "d{1:03}", ["two combinations", "a place for every value"]),
+        ("-{}", "-{}-{}", ["cannot hold the values", "a place such as"]),
+        ("{:03}", "{:03x2}", ["cannot hold the values"]),
+        ("[16, ssm]", "16", ["16 on axis 'model.deter_size, model.latent'", "a list of 2 values"]),
+        ("[16, ssm]", "[16]", ["[16] on axis", "a list of 2 values"]),
+        ("    name:", "    nam:", ["figure_12, grid", "'nam'", "did you mean 'name'?"]),
+        (
+            "optimiser.learning_rate: [1.0e-3, 1.0e-2]",
+            "optimiser.learning_rate: []",
+            ["figure_12, grid", "learning_rate"],
+        ),
+    ],
+)
+def test_a_grid_that_means_nothing_is_told(grid, old, new, words):
+    root = grid(old, new)
+    refused(lambda: read_variants("planet", root=root), *words)
+
+
+def test_a_grid_may_only_change_a_key_that_the_paper_has(grid):
+    root = grid("optimiser.learning_rate", "optimiser.learnin_rate")
+    refused(
+        lambda: resolve("planet", "r1e-03-d008-rssm", scale(), root=root), "learnin_rate", "optimiser.learning_rate"
+    )
+
+
+@pytest.mark.parametrize(
+    ("cut", "words"),
+    [
+        ({"figure_13": {}}, ["'figure_13'", "did you mean 'figure_12'?"]),
+        ({"figure_4": {}}, ["'figure_4'", "figure_12"]),
+        ({"figure_12": {"model.deter_size": [1]}}, ["no axis 'model.deter_size'", "model.deter_size, model.latent"]),
+    ],
+)
+def test_a_scale_can_cut_only_what_a_grid_has(grid, cut, words):
+    root = grid()
+    refused(lambda: read_variants("planet", {**scale(), "grids": {"planet": cut}}, root=root), *words)
 
 
 def test_one_variant_name_means_one_thing(root):

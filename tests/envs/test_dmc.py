@@ -231,3 +231,21 @@ def test_a_process_ends_quietly(python, close):
     )
     answer = python(code)
     assert answer.returncode == 0 and answer.stderr == "", answer.stderr
+
+
+def test_states_are_the_suites_own_observation_and_change_nothing_else(make):
+    env, plain_env, oracle = make("reacher_easy", states=True), make("reacher_easy"), plain("reacher_easy")
+    rows = play(env, SEED)
+    bare = [{key: value for key, value in row.items() if not key.startswith("state/")} for row in rows]
+    assert_same_rows(bare, play(plain_env, SEED))
+    for row, action in zip(rows, [None, *actions(env, 2)], strict=True):
+        seen = oracle.task.get_observation(oracle.physics)
+        for _ in range(2 if action is not None else 0):
+            seen = oracle.step(action).observation
+        assert [key for key in row if key.startswith("state/")] == [f"state/{name}" for name in seen]
+        for name, value in seen.items():
+            np.testing.assert_array_equal(row[f"state/{name}"], np.ravel(value))
+    assert {name: spec.shape for name, spec in env.obs_spec.items()} == {
+        "image": (64, 64, 3), "state/position": (2,), "state/to_target": (2,), "state/velocity": (2,)
+    }  # fmt: skip
+    oracle.physics.free()

@@ -1,20 +1,44 @@
 """Which runs a figure needs at a scale: experiments.yaml (task, variant, seed) cut down by scale.yaml.
 
-Pure functions; used by workflows/common.smk and by cost.py, preview.py and status.py. Read next: cost.py.
+Pure functions; used by workflows/common.smk and by cost.py, preview.py and status.py. A grid (PlaNet's Figure 12) is
+written out by shared/config.py. Read next: cost.py.
 """
 
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, PositiveInt, StringConstraints
+from pydantic import Field, PositiveInt, StringConstraints, model_validator
 
-from shared.config import ROOT, Strict, build, did_you_mean, listing, paper_folder, papers, read_yaml, shown
+from shared.config import (
+    ROOT,
+    Grid,
+    Strict,
+    build,
+    did_you_mean,
+    listing,
+    paper_folder,
+    papers,
+    read_yaml,
+    resolve,
+    shown,
+    variants_by_experiment,
+)
 from shared.errors import UserError
 
 Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$")]  # part of a result path
+Pattern = Annotated[str, StringConstraints(pattern=r"^[a-z0-9*][a-z0-9*_-]*$")]  # of variants, as in a shell
 Tasks = Annotated[tuple[Word, ...], Field(min_length=1)]
 Framework = Literal["torch", "jax"]
+ALL_TASKS = "all_tasks"  # the task of one agent for all; environment.joint_tasks of its config names them
+
+
+class Special(Strict):
+    """Where a variant is run, if not on the experiment's tasks in the scale's frameworks; no scale changes it."""
+
+    tasks: Tasks | None = None
+    frameworks: Annotated[tuple[Literal["torch", "jax", "numpy"], ...], Field(min_length=1)] | None = None
 
 
 class Experiment(Strict):
@@ -25,7 +49,15 @@ class Experiment(Strict):
     expect: str  # what success looks like
     tasks: Tasks
     seeds: PositiveInt  # runs per task and variant; their seeds are 0, 1, ...
-    variants: Annotated[dict[Word, dict[str, Any]], Field(min_length=1)]
+    variants: dict[Word, dict[str, Any]] = {}
+    grid: Grid | None = None  # further variants
+    special: dict[Pattern, Special] = {}  # variant -> what differs
+
+    @model_validator(mode="after")
+    def something_is_run(self):
+        if not self.variants and self.grid is None:
+            raise ValueError("no variants and no grid; name at least one variant")
+        return self
 
 
 class Scale(Strict):
@@ -36,7 +68,8 @@ class Scale(Strict):
     frameworks: Annotated[tuple[Framework, ...], Field(min_length=1)]
     tasks: dict[str, Tasks] | None  # paper -> the only tasks trained; null trains every experiment's own
     max_seeds: PositiveInt | None
-    overrides: dict[str, dict[str, Any]]  # paper -> values of its paper.yaml
+    overrides: dict[str, dict[str, Any]]  # paper, or paper/variant (a shell pattern) -> values of its paper.yaml
+    grids: dict[str, dict[Word, dict[str, list[Any]]]] = {}  # paper -> experiment -> axis of its grid -> fewer values
 
 
 class Run(NamedTuple):
@@ -88,28 +121,52 @@ def planned_runs(paper: str, figure: str, scale: Mapping[str, Any], *, root: Pat
             f"it has {listing(experiments)}"
         )
     experiment = experiments[figure]
-    tasks = (scale["tasks"] or {}).get(paper, experiment.tasks)
+    variants = variants_by_experiment(paper, scale, root=root)[figure]
+    specials = specials_of(experiment, variants, where=f"experiments.yaml of {paper}, {figure}")
+    usual = (scale["tasks"] or {}).get(paper, experiment.tasks)
+    tasks = {variant: specials[variant].tasks or usual for variant in variants}
+    frameworks = {variant: specials[variant].frameworks or tuple(scale["frameworks"]) for variant in variants}
     check_tasks(paper, tasks, scale, root=root)
     seeds = min(experiment.seeds, scale["max_seeds"] or experiment.seeds)
     return [
         Run(scale["name"], paper, framework, variant, task, seed)
-        for framework in scale["frameworks"]
-        for variant in experiment.variants
-        for task in tasks
+        for framework in dict.fromkeys(name for names in frameworks.values() for name in names)
+        for variant in variants
+        if framework in frameworks[variant]
+        for task in tasks[variant]
         for seed in range(seeds)
     ]
 
 
-def check_tasks(paper: str, tasks: Iterable[str], scale: Mapping[str, Any], *, root: Path = ROOT) -> None:
-    """Raise UserError for a task that the paper has no action repeat for: it could not be run."""
+def specials_of(experiment: Experiment, variants: Iterable[str], *, where: str) -> dict[str, Special]:
+    """Variant -> what is special about it, nothing for most; UserError for a pattern that fits no variant."""
+    found = dict.fromkeys(variants, Special())
+    for pattern, special in experiment.special.items():
+        fitting = [variant for variant in found if fnmatchcase(variant, pattern)]
+        if not fitting:
+            raise UserError(f"{where}, special: {pattern!r} fits no variant; it has {listing(found)}")
+        found |= dict.fromkeys(fitting, special)
+    return found
+
+
+def check_tasks(paper: str, tasks: Mapping[str, Tasks], scale: Mapping[str, Any], *, root: Path = ROOT) -> None:
+    """Raise UserError for a task that the paper has no action repeat for: it could not be run. tasks: by variant."""
     path = paper_folder(paper, root=root) / "paper.yaml"
     known = read_yaml(path)["environment"]["action_repeat"]
-    for task in tasks:
-        if task not in known:
+    played = {task for names in tasks.values() for task in names if task != ALL_TASKS}
+    for variant in (variant for variant, names in tasks.items() if ALL_TASKS in names):
+        joint = resolve(paper, variant, scale, root=root)["values"]["environment"].get("joint_tasks")
+        if not joint:
             raise UserError(
-                f"scale {scale['name']} or experiments.yaml of {paper}: unknown task {task!r}"
-                f"{did_you_mean(task, known)}; {shown(path)}, environment.action_repeat, has {listing(known)}"
+                f"variant {variant!r} of {paper}: task {ALL_TASKS} needs environment.joint_tasks, the list of its "
+                f"tasks; add it to {shown(path)} or to the variant"
             )
+        played |= set(joint)
+    for task in sorted(played - set(known)):
+        raise UserError(
+            f"scale {scale['name']} or experiments.yaml of {paper}: unknown task {task!r}"
+            f"{did_you_mean(task, known)}; {shown(path)}, environment.action_repeat, has {listing(known)}"
+        )
 
 
 def all_runs(scale: Mapping[str, Any], *, root: Path = ROOT) -> list[Run]:
