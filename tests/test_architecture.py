@@ -37,7 +37,7 @@ PAPER_MAY_IMPORT = {
     "config.py": ("shared.config", "shared.training.schedule", "shared.errors"),
     "model_": ("shared.formulas", "shared.errors"),
     "agent_": ("shared.formulas", "shared.training.agent", "shared.envs.spec", "shared.errors"),
-    "figures.py": ("shared.results", "shared.figures", "shared.errors", "shared.config"),
+    "figures": ("shared.results", "shared.figures", "shared.errors", "shared.config"),
     "train.py": ("shared",),
 }
 FORMULAS_LIBRARIES = {"numpy", "array_api_compat", "scipy"}  # scipy inside functions: the special functions of NumPy

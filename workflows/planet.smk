@@ -1,111 +1,97 @@
-# PlaNet: one rule per published figure or table, and the target `planet` for all of them.
-# Each rule writes picture and print version, the plotted numbers, and the list of runs behind them.
+# PlaNet: a target per published figure or table, and `planet` for all of them. What a figure needs is told by its entry
+# in experiments.yaml; each comes as picture and print version, with the plotted numbers and the list of runs behind it.
+from workflows.scripts.plan import read_experiments
+
+
+include: "figure_files.smk"
+
+
+PLANET = list(read_experiments("planet"))
+PLANET_SPECIAL = ("table_1", "figure_10")  # have a rule of their own below; all others are learning curves
+
+
+rule draw_planet:
+    input:
+        runs=lambda wildcards: run_files("planet", wildcards.figure),
+        reference="data/reference/planet_table_1.csv",
+    output:
+        **figure_files("planet", "PlaNet", "report/planet_curves.rst"),
+    log:
+        "results/{scale}/planet/{figure}.log",
+    wildcard_constraints:
+        figure="|".join(figure for figure in PLANET if figure not in PLANET_SPECIAL),
+    conda:
+        "../environment.yml"
+    params:
+        seeds=lambda wildcards: planned_seeds("planet", wildcards.figure),
+        code=lambda wildcards: drawing_code("planet"),
+    shell:
+        "python -m replications.planet.figures {wildcards.figure} --runs {input.runs} --reference {input.reference}"
+        " --scale {wildcards.scale} --seeds {params.seeds} --figure {output.paper} --numbers {output.numbers}"
+        " --sources {output.sources} 2>&1 | tee {log}"
+
+
+use rule draw_planet as draw_planet_table with:
+    output:
+        **figure_files("planet", "PlaNet", "report/planet_table_1.rst"),
+        text="results/{scale}/planet/{figure}.md",
+    wildcard_constraints:
+        figure="table_1",
+
+
+use rule draw_planet as draw_planet_film with:
+    output:
+        **figure_files("planet", "PlaNet", "report/planet_figure_10.rst"),
+        film=shown_file("planet", "PlaNet", ".gif", "report/planet_figure_10.rst", ": film"),
+    wildcard_constraints:
+        figure="figure_10",
 
 
 rule planet_figure_4:
     input:
-        runs=run_files("planet", "figure_4"),
-        reference="data/reference/planet_table_1.csv",
-    output:
-        picture=report(
-            "results/{scale}/planet/figure_4.png",
-            caption="report/planet_figure_4.rst",
-            category="PlaNet",
-            labels={"item": "Learning curves: Figure 4", "scale": "{scale}"},
-        ),
-        paper="results/{scale}/planet/figure_4.pdf",
-        numbers=report(
-            "results/{scale}/planet/figure_4.csv",
-            caption="report/planet_figure_4.rst",
-            category="PlaNet",
-            labels={"item": "Learning curves: numbers", "scale": "{scale}"},
-        ),
-        sources="results/{scale}/planet/figure_4.json",
-    log:
-        "results/{scale}/planet/figure_4.log",
-    conda:
-        "../environment.yml"
-    params:
-        seeds=planned_seeds("planet", "figure_4"),
-        code=lambda wildcards: drawing_code("planet"),
-    shell:
-        "python -m replications.planet.figures figure_4 --runs {input.runs} --reference {input.reference}"
-        " --scale {wildcards.scale} --seeds {params.seeds} --figure {output.paper} --numbers {output.numbers}"
-        " --sources {output.sources} 2>&1 | tee {log}"
+        at_scale("results/{scale}/planet/figure_4.png"),
 
 
 rule planet_table_1:
     input:
-        runs=run_files("planet", "table_1"),
-        reference="data/reference/planet_table_1.csv",
-    output:
-        picture=report(
-            "results/{scale}/planet/table_1.png",
-            caption="report/planet_table_1.rst",
-            category="PlaNet",
-            labels={"item": "Scores: Table 1", "scale": "{scale}"},
-        ),
-        paper="results/{scale}/planet/table_1.pdf",
-        text="results/{scale}/planet/table_1.md",
-        numbers=report(
-            "results/{scale}/planet/table_1.csv",
-            caption="report/planet_table_1.rst",
-            category="PlaNet",
-            labels={"item": "Scores: numbers", "scale": "{scale}"},
-        ),
-        sources="results/{scale}/planet/table_1.json",
-    log:
-        "results/{scale}/planet/table_1.log",
-    conda:
-        "../environment.yml"
-    params:
-        seeds=planned_seeds("planet", "table_1"),
-        code=lambda wildcards: drawing_code("planet"),
-    shell:
-        "python -m replications.planet.figures table_1 --runs {input.runs} --reference {input.reference}"
-        " --scale {wildcards.scale} --seeds {params.seeds} --figure {output.paper} --numbers {output.numbers}"
-        " --sources {output.sources} 2>&1 | tee {log}"
+        at_scale("results/{scale}/planet/table_1.png"),
+
+
+rule planet_figure_5:
+    input:
+        at_scale("results/{scale}/planet/figure_5.png"),
+
+
+rule planet_figure_6:
+    input:
+        at_scale("results/{scale}/planet/figure_6.png"),
+
+
+rule planet_figure_7:
+    input:
+        at_scale("results/{scale}/planet/figure_7.png"),
+
+
+rule planet_figure_8:
+    input:
+        at_scale("results/{scale}/planet/figure_8.png"),
+
+
+rule planet_figure_9:
+    input:
+        at_scale("results/{scale}/planet/figure_9.png"),
 
 
 rule planet_figure_10:
     input:
-        runs=run_files("planet", "figure_10"),
-    output:
-        picture=report(
-            "results/{scale}/planet/figure_10.png",
-            caption="report/planet_figure_10.rst",
-            category="PlaNet",
-            labels={"item": "Video prediction: Figure 10", "scale": "{scale}"},
-        ),
-        film=report(
-            "results/{scale}/planet/figure_10.gif",
-            caption="report/planet_figure_10.rst",
-            category="PlaNet",
-            labels={"item": "Video prediction: film", "scale": "{scale}"},
-        ),
-        paper="results/{scale}/planet/figure_10.pdf",
-        numbers=report(
-            "results/{scale}/planet/figure_10.csv",
-            caption="report/planet_figure_10.rst",
-            category="PlaNet",
-            labels={"item": "Video prediction: numbers", "scale": "{scale}"},
-        ),
-        sources="results/{scale}/planet/figure_10.json",
-    log:
-        "results/{scale}/planet/figure_10.log",
-    conda:
-        "../environment.yml"
-    params:
-        seeds=planned_seeds("planet", "figure_10"),
-        code=lambda wildcards: drawing_code("planet"),
-    shell:
-        "python -m replications.planet.figures figure_10 --runs {input.runs}"
-        " --scale {wildcards.scale} --seeds {params.seeds} --figure {output.paper} --numbers {output.numbers}"
-        " --sources {output.sources} 2>&1 | tee {log}"
+        at_scale("results/{scale}/planet/figure_10.png"),
+
+
+rule planet_code_states:
+    input:
+        at_scale("results/{scale}/planet/code_states.png"),
 
 
 rule planet:
     input:
-        at_scale("results/{scale}/planet/figure_4.png"),
-        at_scale("results/{scale}/planet/table_1.png"),
-        at_scale("results/{scale}/planet/figure_10.png"),
+        [at_scale(f"results/{{scale}}/planet/{figure}.png") for figure in PLANET],

@@ -1,13 +1,18 @@
 """Statistics of few seeds: medians, percentile bands, interquartile mean, stratified bootstrap.
 
-Pure NumPy on returns; every random draw comes from a Generator that the caller passes. curves.py and tables.py use it.
+Pure NumPy on returns; every random draw comes from a Generator that the caller passes, or from the stated seed of
+`seed_interval`. curves.py and tables.py use it.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 Statistic = Callable[[np.ndarray], float]
+BOOTSTRAP_SEED = 20190604  # any fixed number; every interval starts from it, so that none depends on another
+REPETITIONS = 2000  # bootstrap samples
+LEVEL = 0.95  # of every interval
 
 
 def mean(scores: np.ndarray) -> float:
@@ -44,8 +49,9 @@ def bootstrap_interval(
     statistic: Statistic,
     rng: np.random.Generator,
     *,
-    repetitions: int = 2000,
-    level: float = 0.95,
+    repetitions: int = REPETITIONS,
+    level: float = LEVEL,
+    shared_agents: bool = False,
 ) -> tuple[float, float]:
     """Percentile interval of a statistic of seeds x episodes, each task resampled for itself.
 
@@ -59,6 +65,7 @@ def bootstrap_interval(
         rng: the only source of randomness; the same state gives the same interval.
         repetitions: bootstrap samples.
         level: coverage aimed at, in (0, 1).
+        shared_agents: seed i of every task is the same agent, so that one draw of seeds serves all tasks.
     Returns:
         (low, high) in the unit of the scores. One seed with one episode gives an interval of width 0.
     Source: Agarwal et al. 2021, arXiv 2108.13264, Section 4.1 (stratified bootstrap), with episodes as a second level.
@@ -69,11 +76,32 @@ def bootstrap_interval(
     if not tasks or any(not seeds or any(seed.ndim != 1 for seed in seeds) for seeds in tasks):
         shapes = [[seed.shape for seed in seeds] for seeds in tasks]
         raise ValueError(f"bootstrap_interval: expected episodes within seeds within tasks, got shapes {shapes}")
-    values = [
-        statistic(np.concatenate([scores for seeds in tasks for scores in _resample(seeds, rng)]))
-        for _ in range(repetitions)
-    ]
+    if shared_agents and len({len(seeds) for seeds in tasks}) > 1:
+        raise ValueError(f"bootstrap_interval: shared agents, but {[len(seeds) for seeds in tasks]} seeds per task")
+    values = []
+    for _ in range(repetitions):
+        common = _draw(len(tasks[0]), rng) if shared_agents else None
+        scores = [part for seeds in tasks for part in _resample(seeds, common, rng)]
+        values.append(statistic(np.concatenate(scores)))
     return percentile_band(np.array(values), 50 * (1 - level), 50 * (1 + level))
+
+
+def seed_interval(
+    strata: Sequence[Sequence[np.ndarray]], statistic: Statistic, *, shared_agents: bool = False
+) -> tuple[float, float]:
+    """bootstrap_interval at LEVEL from generator BOOTSTRAP_SEED; NaN where a task has fewer than two seeds.
+
+    One seed shows how its episodes differ, not how another seed would have fared: no interval is claimed from it.
+    """
+    if not strata or min(map(len, strata)) < 2:
+        return math.nan, math.nan
+    return bootstrap_interval(strata, statistic, np.random.default_rng(BOOTSTRAP_SEED), shared_agents=shared_agents)
+
+
+def deviation_band(scores: np.ndarray) -> tuple[float, float]:
+    """Mean minus and plus one standard deviation of all entries (divided by their number, not one less)."""
+    scores = _finite("deviation_band", scores)
+    return float(scores.mean() - scores.std()), float(scores.mean() + scores.std())
 
 
 def bin_to_grid(steps: np.ndarray, grid: np.ndarray) -> np.ndarray:
@@ -89,10 +117,14 @@ def bin_to_grid(steps: np.ndarray, grid: np.ndarray) -> np.ndarray:
     return np.searchsorted(borders, np.asarray(steps, dtype=np.float64), side="left")
 
 
-def _resample(seeds: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-    """One bootstrap draw of one task: seeds first, then episodes within each drawn seed."""
-    drawn = rng.integers(len(seeds), size=len(seeds))
-    return [seeds[i][rng.integers(seeds[i].size, size=seeds[i].size)] for i in drawn]
+def _draw(count: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.integers(count, size=count)
+
+
+def _resample(seeds: Sequence[np.ndarray], drawn: np.ndarray | None, rng: np.random.Generator) -> list[np.ndarray]:
+    """One bootstrap draw of one task: seeds first (unless drawn already), then episodes within each drawn seed."""
+    drawn = _draw(len(seeds), rng) if drawn is None else drawn
+    return [seeds[i][_draw(seeds[i].size, rng)] for i in drawn]
 
 
 def _finite(who: str, scores: np.ndarray) -> np.ndarray:

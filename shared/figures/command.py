@@ -23,6 +23,7 @@ from shared.figures.sources import (
     file_sha256,
     find_runs,
     load_runs,
+    of_variants,
     origin_metadata,
     sources_json,
     table_csv,
@@ -51,27 +52,31 @@ class Drawn:
     further: Mapping[str, bytes]
 
 
+@dataclass(frozen=True)
+class Item:
+    """A figure or table of a paper: how it is drawn, and of which variants (names or shell patterns)."""
+
+    draw: Callable[[Request], Drawn]
+    variants: Sequence[str]
+
+
 def figure_command(
-    arguments: Sequence[str],
-    figures: Mapping[str, Callable[[Request], Drawn]],
-    *,
-    paper: str,
-    tasks: Sequence[str],
-    variants: Sequence[str],
-    reference: Path,
+    arguments: Sequence[str], figures: Mapping[str, Item], *, paper: str, tasks: Sequence[str], reference: Path
 ) -> None:
     """Parse the arguments, draw one figure, write its files.
 
-    figures: name -> function. tasks, variants: the names that runs may have. reference: default of --reference.
+    A figure shows the runs of its own variants; runs of variants that only other figures have are left out, all others
+    refused. tasks: the names that runs may have. reference: default of --reference.
     """
     asked = _parse(arguments, figures, paper, reference)
     paths, notes = list(asked.runs or ()), []
     if asked.results_root:
         paths, notes = find_runs(asked.results_root, paper=paper, scale=asked.scale)
-    sources = load_runs(paths, paper=paper, tasks=tasks, variants=variants)
-    scale = check_scale(sources, asked.scale)
+    known = list(dict.fromkeys(variant for item in figures.values() for variant in item.variants))
+    loaded, item = load_runs(paths, paper=paper, tasks=tasks, variants=known), figures[asked.name]
+    scale, sources = check_scale(loaded, asked.scale), of_variants(loaded, item.variants)
     notes += check_mixture(sources, allow=asked.allow_mixed_code)
-    drawn = figures[asked.name](Request(sources, scale, asked.seeds, asked.reference, notes))
+    drawn = item.draw(Request(sources, scale, asked.seeds, asked.reference, notes))
     origin = origin_metadata(sources)
     title = f"{paper}, {asked.name}, scale {scale}"
     files = {
@@ -91,7 +96,8 @@ def figure_command(
     for path, data in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, data)
-    print(f"{asked.name}: {len(sources)} runs, scale {scale}; wrote {', '.join(str(path) for path in files)}")
+    others = f" ({len(loaded) - len(sources)} of other figures left out)" if len(loaded) > len(sources) else ""
+    print(f"{asked.name}: {len(sources)} runs{others}, scale {scale}; wrote {', '.join(str(path) for path in files)}")
 
 
 def _shown(path: Path) -> str:

@@ -3,29 +3,58 @@
 A point of a curve is an evaluation: the returns of its episodes, pooled over seeds. aggregate.py has the statistics.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
+from matplotlib.transforms import ScaledTranslation
 
-from shared.figures.aggregate import bin_to_grid, median, percentile_band
+from shared.figures.aggregate import (
+    Statistic,
+    bin_to_grid,
+    deviation_band,
+    mean,
+    median,
+    percentile_band,
+    seed_interval,
+)
 from shared.figures.page import human
 from shared.figures.sources import Source
 
 FEW_SEEDS = 5  # below the published number of seeds every seed is drawn for itself
 FEW_POINTS = 12  # up to here points are marked, so that a short curve is not a stroke
+BAR_STEP = 2.6  # points between the interval bars of neighbouring curves
+POINT = ["seed", "episodes", "env_steps", "center", "low", "high", "interval_low", "interval_high"]
+COUNTS = ["tasks", "seeds", "returns", "dashed"]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How the returns pooled in one point become a line and a band. name: of the line, and of its column of numbers."""
+
+    name: str
+    center: Statistic
+    band: Callable[[np.ndarray], tuple[float, float]]
+
+
+MEDIAN = Summary("median", median, percentile_band)  # band: percentiles 5 to 95
+MEAN = Summary("mean", mean, deviation_band)  # band: one standard deviation to either side
 
 
 def evaluations(source: Source) -> pd.DataFrame:
-    """Test episodes of one run: columns seed, episodes (collected so far), env_steps, updates, return."""
+    """Test episodes of one run: columns task, seed, episodes (collected so far), env_steps, updates, return."""
     table = source.run.tables["eval/episode"]
     if table.empty:
-        return pd.DataFrame(columns=["seed", "episodes", "env_steps", "updates", "return"])
+        return pd.DataFrame(columns=["task", "seed", "episodes", "env_steps", "updates", "return"])
     ends = np.sort(source.run.tables["train/episode"]["env_steps"].to_numpy())
     steps = table["env_steps"].to_numpy()
     return pd.DataFrame(
         {
+            "task": source.task,
             "seed": source.seed,
             "episodes": np.searchsorted(ends, steps, side="right"),
             "env_steps": steps,
@@ -51,54 +80,79 @@ def env_steps_per_episode(source: Source) -> float:
     return median(steps) if len(steps) else float("nan")
 
 
-def learning_curve(sources: Sequence[Source], low: float = 5, high: float = 95) -> pd.DataFrame:
-    """The points of one method on one task, for the pooled seeds and for each seed.
+def learning_curve(sources: Sequence[Source], summary: Summary = MEDIAN) -> pd.DataFrame:
+    """The points of one method, for the pooled seeds and for each seed; several tasks are pooled like seeds.
 
-    Evaluations of different seeds belong to one point when they are nearest to the same evaluation of the seed that
-    was evaluated most often; where all seeds are evaluated at equal env steps, as in tasks of fixed length, this pools
-    equal steps. A row with seed "all" pools the returns of the seeds that have got there: median and percentiles low,
-    high. A row of one seed summarises its own evaluation episodes.
+    Evaluations of different runs belong to one point when they are nearest to the same evaluation of the run that
+    was evaluated most often; where all are evaluated at equal env steps, as in tasks of fixed length, this pools
+    equal steps. A row with seed "all" pools the returns of the runs that have got there. A row of one seed summarises
+    its own evaluation episodes.
 
-    Returns columns: seed, episodes, env_steps, median, low, high, seeds (pooled), returns (pooled), dashed (some seed
-    of the curve is missing at this point, or the seed's run is unfinished).
+    Returns columns: seed, episodes, env_steps, center, low, high (by summary), interval_low, interval_high (of the
+    center over seeds, for the last pooled point only; NaN elsewhere and where a task has one seed), tasks, seeds,
+    returns (pooled), dashed (some run of the curve is missing at this point, or the seed's run is unfinished).
     """
     tables = [table for table in map(evaluations, sources) if len(table)]
-    columns = ["seed", "episodes", "env_steps", "median", "low", "high", "seeds", "returns", "dashed"]
     if not tables:
-        return pd.DataFrame(columns=columns)
+        return pd.DataFrame(columns=[*POINT, *COUNTS])
     grid = max((np.unique(table["env_steps"]) for table in tables), key=len)
     points = pd.concat(tables, ignore_index=True)
     points["point"] = bin_to_grid(points["env_steps"].to_numpy(), grid)
     unfinished = {source.seed for source in sources if not source.complete}
-    nothing_finished = len(unfinished) == len(sources)
+    nothing_finished = not any(source.complete for source in sources)
     rows = []
     for _, group in points.groupby("point", sort=True):
-        present = group["seed"].nunique()
-        rows.append(_row("all", group, low, high, dashed=present < len(sources) or nothing_finished))
+        present = len(group[["task", "seed"]].drop_duplicates())
+        rows.append(_row("all", group, summary, dashed=present < len(sources) or nothing_finished))
+    last = points[points["point"] == points["point"].max()]
+    rows[-1]["interval_low"], rows[-1]["interval_high"] = _interval(last, summary, _shared_agents(sources))
     for (seed, _), group in points.groupby(["seed", "point"], sort=True):
-        rows.append(_row(str(seed), group, low, high, dashed=seed in unfinished))
-    return pd.DataFrame(rows, columns=columns)
+        rows.append(_row(str(seed), group, summary, dashed=seed in unfinished))
+    return pd.DataFrame(rows, columns=[*POINT, *COUNTS])
 
 
-def _row(seed: str, group: pd.DataFrame, low: float, high: float, *, dashed: bool) -> dict[str, object]:
+def _row(seed: str, group: pd.DataFrame, summary: Summary, *, dashed: bool) -> dict[str, object]:
     """One point: the statistics of the returns in group."""
     returns = group["return"].to_numpy()
-    lower, upper = percentile_band(returns, low, high)
+    lower, upper = summary.band(returns)
     return {
         "seed": seed,
         "episodes": float(group["episodes"].median()),
         "env_steps": float(group["env_steps"].median()),
-        "median": median(returns),
+        "center": summary.center(returns),
         "low": lower,
         "high": upper,
+        "interval_low": math.nan,
+        "interval_high": math.nan,
+        "tasks": group["task"].nunique(),
         "seeds": group["seed"].nunique(),
         "returns": len(returns),
         "dashed": dashed,
     }
 
 
-def draw_curve(axes: Axes, points: pd.DataFrame, color: str) -> None:
-    """Band and median over all seeds; below FEW_SEEDS, or with unfinished runs, each seed as a thin line too."""
+def _interval(points: pd.DataFrame, summary: Summary, shared_agents: bool) -> tuple[float, float]:
+    """Interval of the center: seeds are drawn, then episodes within a seed, for each task (or for all at once)."""
+    if shared_agents:  # of agents that have got there on every task
+        everywhere = points.groupby("seed")["task"].transform("nunique") == points["task"].nunique()
+        points = points[everywhere]
+    strata = [
+        [episodes["return"].to_numpy() for _, episodes in of_task.groupby("seed", sort=True)]
+        for _, of_task in points.groupby("task", sort=True)
+    ]
+    return seed_interval(strata, summary.center, shared_agents=shared_agents)
+
+
+def _shared_agents(sources: Sequence[Source]) -> bool:
+    """Whether one run stands for several tasks, so that its tasks must be drawn together."""
+    return len({source.path for source in sources}) < len(sources)
+
+
+def draw_curve(axes: Axes, points: pd.DataFrame, color: str, rank: int = 0) -> None:
+    """Band and center over all seeds; below FEW_SEEDS, or with unfinished runs, each seed as a thin line too.
+
+    The interval of the last point is a bar, moved to the left by rank steps so that bars of several curves stand apart.
+    """
     if points.empty:
         return
     pooled = points[points["seed"] == "all"]
@@ -110,11 +164,26 @@ def draw_curve(axes: Axes, points: pd.DataFrame, color: str) -> None:
         for _, line in single.groupby("seed"):
             _stroke(axes, line, color, linewidth=0.5, alpha=0.7)
     _stroke(axes, pooled, color, marker=marker, markersize=2.6, zorder=3, clip_on=marker is None)
+    end = pooled.iloc[-1]
+    if not math.isnan(end["interval_low"]):
+        shift = ScaledTranslation(-(rank + 1) * BAR_STEP / 72, 0, axes.figure.dpi_scale_trans)
+        axes.plot(
+            [end["episodes"]] * 2,
+            [end["interval_low"], end["interval_high"]],
+            color=color,
+            linewidth=1.1,
+            marker="_",
+            markersize=2.4,
+            zorder=4,
+            clip_on=False,
+            transform=axes.transData + shift,
+            path_effects=[withStroke(linewidth=2.0, foreground="white")],
+        )
 
 
 def _stroke(axes: Axes, line: pd.DataFrame, color: str, **style) -> None:
     """A line that is dashed on the stretches whose later point is dashed."""
-    x, y = line["episodes"].to_numpy(dtype=float), line["median"].to_numpy(dtype=float)
+    x, y = line["episodes"].to_numpy(dtype=float), line["center"].to_numpy(dtype=float)
     dashed = line["dashed"].to_numpy(dtype=bool)
     starts = [0, *(i for i in range(1, len(x)) if dashed[i] != dashed[i - 1]), len(x)]
     for start, stop in zip(starts[:-1], starts[1:], strict=True):
@@ -124,19 +193,28 @@ def _stroke(axes: Axes, line: pd.DataFrame, color: str, **style) -> None:
         )
 
 
-def status_lines(name: str, sources: Sequence[Source], expected: int | None) -> list[str]:
-    """What a reader must know about one curve: seeds, test episodes, and how far an unfinished run is."""
+def status_words(sources: Sequence[Source], expected: int | None, pooled: bool = False) -> tuple[str, ...]:
+    """What a reader must know about one curve: seeds, test episodes, and how far an unfinished run is.
+
+    expected: seeds planned. pooled: the figure pools tasks, so that they are counted too, and what is finished is
+    counted in runs: a seed of separate agents is one run per task, a seed of a joint agent one run.
+    """
+    tasks, seeds = {source.task for source in sources}, {source.seed for source in sources}
     counts = {len(group) for source in sources for _, group in evaluations(source).groupby("env_steps")}
     each = "–".join(str(count) for count in sorted({min(counts), max(counts)})) if counts else "0"
-    wanted = max(expected or 0, len(sources))
-    finished = [source for source in sources if source.complete]
-    lines = [f"{name}: {len(sources)} seed{'s' * (len(sources) != 1)} × {each} test episode{'s' * (each != '1')}"]
-    if len(finished) < len(sources):
-        slowest = min((source for source in sources if not source.complete), key=lambda source: source.env_steps)
-        lines.append(
-            f"partial: {len(finished)} of {wanted} seeds, "
-            f"{human(slowest.env_steps)} of {human(slowest.total_env_steps)} env steps"
-        )
-    elif len(finished) < wanted:
-        lines.append(f"partial: {len(finished)} of {wanted} seeds")
-    return lines
+    parts = [_count(len(tasks), "task")] if pooled else []
+    words = " × ".join([*parts, _count(len(seeds), "seed"), f"{each} test episode{'s' * (each != '1')}"])
+    runs = {source.path: source for source in sources}
+    wanted = max(len(runs), (expected or 0) * round(len(runs) / len(seeds)))
+    unfinished = [run for run in runs.values() if not run.complete]
+    if len(runs) - len(unfinished) == wanted:
+        return (words,)
+    state = f"partial: {len(runs) - len(unfinished)} of {wanted} {'runs' if pooled else 'seeds'}"
+    if unfinished:
+        slowest = min(unfinished, key=lambda run: run.env_steps)
+        state += f", {human(slowest.env_steps)} of {human(slowest.total_env_steps)} env steps"
+    return words, state
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

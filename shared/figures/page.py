@@ -28,7 +28,7 @@ NOTE_CHARACTERS = 176  # per line, DejaVu Sans at NOTE_SIZE over the page's widt
 INK = "#222222"
 QUIET = "#777777"
 WARNING = "#B00020"
-ALARMS = ("MIXED", "UNREADABLE")  # notes that begin with these words are set in the colour of a warning
+ALARMS = ("MIXED", "UNREADABLE", "UNEQUAL")  # notes that begin with these words are set in the colour of a warning
 STAMPS = {"smoke": "smoke: not a result"}
 SCALE_LINES = {
     "smoke": "smoke: shrunk until it runs in minutes; shows that every step works, not what the method can do",

@@ -4,17 +4,26 @@ curves.py computes and draws one curve; a paper's figures.py arranges panels on 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 
-from shared.figures.aggregate import median
-from shared.figures.curves import draw_curve, env_steps_per_episode, learning_curve, random_returns, status_lines
+from shared.figures.curves import (
+    MEDIAN,
+    Summary,
+    draw_curve,
+    env_steps_per_episode,
+    learning_curve,
+    random_returns,
+    status_words,
+)
 from shared.figures.page import INK, QUIET, Page, human
 from shared.figures.sources import Source
 
@@ -22,27 +31,17 @@ RANDOM_COLOR = "#999999"
 RANDOM_STYLE = ":"
 LABEL_GAP = 62  # return units between two values at the right edge; what their font needs in a panel
 HEAD_LINE = 7.2  # points
+HEAD_CHARACTERS = 52  # of a status line over one panel and the gap to the next
+NOT_RUN_COLOR = "#D0D0D0"
 COLUMNS = [
-    "kind",
-    "task",
-    "method",
-    "framework",
-    "seed",
-    "episodes",
-    "env_steps",
-    "median",
-    "low",
-    "high",
-    "seeds",
-    "returns",
-    "dashed",
-    "origin",
+    *("kind", "task", "method", "framework", "seed", "episodes", "env_steps", "center", "low", "high"),
+    *("interval_low", "interval_high", "tasks", "seeds", "returns", "dashed", "origin"),
 ]
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method that has, or could have, runs: its published name, a short one, and a colour per framework."""
+    """A method that has, or could have, runs: its name in this figure, a short one, and a colour per framework."""
 
     name: str
     short: str
@@ -71,14 +70,16 @@ class EpisodeAxis:
     label: str
 
 
-def episode_axis(sources: Sequence[Source], scale: str, published_ticks: Sequence[int], env_steps: int) -> EpisodeAxis:
+def episode_axis(
+    sources: Sequence[Source], scale: str, published_ticks: Sequence[int], env_steps: int, of_what: str = ""
+) -> EpisodeAxis:
     """As published at scale paper; elsewhere from the prefill to the planned end of the runs, with env steps below.
 
-    env_steps: of a published episode, used where no run says.
+    env_steps: of a published episode, used where no run says. of_what: follows "collected training episodes".
     """
     known = [steps for steps in map(env_steps_per_episode, sources) if not math.isnan(steps)]
     each = max(known, default=env_steps)
-    label = f"collected training episodes (one episode = {each:.0f} env steps)"
+    label = f"collected training episodes{of_what} (one episode = {each:.0f} env steps)"
     if scale == "paper" or not known:
         labels = [str(tick) for tick in published_ticks]
         return EpisodeAxis(published_ticks[0], published_ticks[-1], published_ticks, labels, label)
@@ -87,7 +88,7 @@ def episode_axis(sources: Sequence[Source], scale: str, published_ticks: Sequenc
     room = 0.12 * (last - first)
     ticks = [first, *(tick for tick in _round_ticks(last) if first + room < tick < last - room), last]
     labels = [f"{tick:.3g}\n{human(tick * each)}" for tick in ticks]
-    return EpisodeAxis(first, last, ticks, labels, f"{label}; second line: env steps")
+    return EpisodeAxis(first, last, ticks, labels, f"{label}; second line: env steps{of_what}")
 
 
 def draw_panel(
@@ -97,33 +98,35 @@ def draw_panel(
     runs: Mapping[tuple[str, str], Sequence[Source]],
     methods: Mapping[str, Method],
     levels: Sequence[Level],
+    summary: Summary = MEDIAN,
 ) -> pd.DataFrame:
-    """Curves, published levels and the random return of one task; returns the plotted numbers, columns COLUMNS.
+    """Curves, published levels and the random return of one task; returns the plotted numbers.
 
-    runs: (framework, variant) -> the seeds of that curve; empty for a task that was not run.
+    runs: (framework, variant) -> the seeds of that curve; empty for a task that was not run. methods: by variant, in
+    the order of drawing. Columns are COLUMNS, with `center` under the name of the summary.
     """
     axes.set(xlim=(axis.first, axis.last), ylim=(0, 1000), yticks=range(0, 1001, 250))
     axes.set_xticks(axis.ticks, axis.labels)
     rows, marks = [], []
     for level in levels:
         _level(axes, marks, level.score, level.color, level.style, 0.9)
-        rows.append({"kind": "published", "method": level.method, "median": level.score, "origin": level.origin})
+        rows.append({"kind": "published", "method": level.method, "center": level.score, "origin": level.origin})
     random = np.concatenate([random_returns(source) for sources in runs.values() for source in sources] or [[]])
     if len(random):
-        _level(axes, marks, median(random), RANDOM_COLOR, RANDOM_STYLE, 1.1)
+        _level(axes, marks, summary.center(random), RANDOM_COLOR, RANDOM_STYLE, 1.1)
         rows.append(
             {
                 "kind": "random",
                 "method": "random actions",
-                "median": median(random),
+                "center": summary.center(random),
                 "returns": len(random),
                 "origin": "prefill of the run files",
             }
         )
     tables = [pd.DataFrame(rows)]
-    for (framework, variant), sources in runs.items():
-        points = learning_curve(sources)
-        draw_curve(axes, points, methods[variant].colors[framework])
+    for rank, (framework, variant) in enumerate(in_order(runs, methods)):
+        points = learning_curve(runs[framework, variant], summary)
+        draw_curve(axes, points, methods[variant].colors[framework], rank)
         kind = np.where(points["seed"] == "all", "curve", "seed")
         tables.append(points.assign(kind=kind, method=methods[variant].name, framework=framework, origin="run files"))
     if not runs:
@@ -133,20 +136,49 @@ def draw_panel(
         pd.concat([table for table in tables if len(table)], ignore_index=True)
         .assign(task=task)
         .reindex(columns=COLUMNS)
+        .rename(columns={"center": summary.name})
     )
 
 
+def in_order(keys: Iterable[tuple[str, str]], methods: Mapping[str, Method]) -> list[tuple[str, str]]:
+    """(framework, variant) in the order of the methods; torch before JAX, as in the colours."""
+    order = [(framework, variant) for variant, method in methods.items() for framework in method.colors]
+    return sorted(keys, key=order.index)
+
+
 def panel_status(
-    runs: Mapping[tuple[str, str], Sequence[Source]], methods: Mapping[str, Method], seeds: int | None
+    runs: Mapping[tuple[str, str], Sequence[Source]],
+    methods: Mapping[str, Method],
+    seeds: int | None,
+    characters: int = HEAD_CHARACTERS,
 ) -> list[tuple[str, object]]:
-    """(words, colour) of the lines below a panel's title: seeds, progress, and what was not run."""
+    """(words, colour) of the lines below a panel's title: seeds, progress, and what was not run.
+
+    Curves of which the same is to be said share a line. seeds: planned per curve. characters: of a line.
+    """
+    alike: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+    pooled = any(source.task != sources[0].task for sources in runs.values() for source in sources)
+    for key in in_order(runs, methods):
+        alike.setdefault(status_words(runs[key], seeds, pooled), []).append(key)
     lines = []
-    for (framework, variant), sources in runs.items():
-        method = methods[variant]
-        words = status_lines(f"{method.short} ({framework})", sources, seeds)
-        lines += [(line, _darker(method.colors[framework])) for line in words]
+    for (words, *states), keys in alike.items():
+        color = _darker(methods[keys[0][1]].colors[keys[0][0]]) if len(keys) == 1 else INK
+        whole = f"{_names(keys, methods)}: {words}"
+        wrapped = textwrap.wrap(whole, characters, subsequent_indent="   ")
+        lines += [(line, color) for line in (*wrapped, *states)]
     missing = [method.short for variant, method in methods.items() if variant not in {key[1] for key in runs}]
-    return lines + ([(f"{', '.join(missing)}: NOT RUN", QUIET)] if missing else [])
+    absent = textwrap.wrap(f"{', '.join(missing)}: NOT RUN", characters) if missing else []
+    return lines + [(line, QUIET) for line in absent]
+
+
+def _names(keys: Sequence[tuple[str, str]], methods: Mapping[str, Method]) -> str:
+    """RSSM, SSM (torch, jax); GRU (torch): short names, those of the same frameworks together."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for variant in dict.fromkeys(variant for _, variant in keys):
+        groups.setdefault(tuple(f for f, v in keys if v == variant), []).append(methods[variant].short)
+    if len(groups) == 1 and len(methods) == len(*groups.values()) > 1:
+        return f"all ({', '.join(*groups)})"
+    return "; ".join(f"{', '.join(names)} ({', '.join(frameworks)})" for frameworks, names in groups.items())
 
 
 def panel_head(axes: Axes, title: str, lines: Sequence[tuple[str, object]]) -> None:
@@ -156,23 +188,33 @@ def panel_head(axes: Axes, title: str, lines: Sequence[tuple[str, object]]) -> N
     _above(axes, title, 5 + HEAD_LINE * len(lines), fontsize=8, fontweight="bold", color=INK)
 
 
-def method_handles(methods: Mapping[str, Method], drawn: set[tuple[str, str]]) -> list[tuple[str, Line2D]]:
-    """Legend entries (words, handle) of the methods; drawn: (framework, variant) with runs."""
-    handles = []
+Handles = tuple[Line2D, ...]
+
+
+def method_handles(methods: Mapping[str, Method], drawn: Iterable[tuple[str, str]]) -> list[tuple[str, Handles]]:
+    """Legend entries (words, handles), one per method with a stroke per framework; drawn: (framework, variant)."""
+    drawn = set(drawn)
+    entries = []
     for variant, method in methods.items():
-        frameworks = sorted(framework for framework, of_variant in drawn if of_variant == variant)
-        for framework in frameworks:
-            handles.append((f"{method.name}, ours, {framework}", Line2D([], [], color=method.colors[framework])))
-        if not frameworks:
-            handles.append((f"{method.name}: NOT RUN", Line2D([], [], color="#D0D0D0")))
-    return handles
+        found = [framework for framework in method.colors if (framework, variant) in drawn]
+        strokes = tuple(Line2D([], [], color=method.colors[framework]) for framework in found)
+        words = f"{method.name}, ours: {', '.join(found)}" if found else f"{method.name}: NOT RUN"
+        entries.append((words, strokes or (Line2D([], [], color=NOT_RUN_COLOR),)))
+    return entries
 
 
-def legend(page: Page, left: float, height: float, handles: Sequence[tuple[str, Line2D]]) -> None:
+def legend(page: Page, left: float, height: float, entries: Sequence[tuple[str, Handles]]) -> None:
     """One column of legend entries in the lowest part of the page's body; left and height in inches."""
     axes = page.axes(left, 0, 1, height)
     axes.set_axis_off()
-    axes.legend([handle for _, handle in handles], [words for words, _ in handles], loc="upper left", borderaxespad=0.2)
+    axes.legend(
+        [handles for _, handles in entries],
+        [words for words, _ in entries],
+        loc="upper left",
+        borderaxespad=0.2,
+        handlelength=3.2,
+        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.4)},
+    )
 
 
 def spread(values: Sequence[float], gap: float) -> list[float]:

@@ -9,8 +9,9 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -28,6 +29,7 @@ class Source:
     path: Path
     sha256: str
     run: Run
+    values: Mapping[str, Any]  # of the resolved configuration
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -63,9 +65,7 @@ class Source:
     def commits(self) -> list[str]:
         """Short commits of all sessions, marked where the working tree had changes that the commit does not show."""
         pairs = [(session["git_commit"], session["git_dirty"]) for session in self.run.provenance["sessions"]]
-        return sorted(
-            {f"{commit[:SHORT]}{'' if dirty in ('', 'unknown') else ' (dirty)'}" for commit, dirty in pairs}
-        )
+        return sorted({f"{commit[:SHORT]}{'' if dirty in ('', 'unknown') else ' (dirty)'}" for commit, dirty in pairs})
 
     @property
     def code(self) -> str:
@@ -76,11 +76,6 @@ class Source:
     def config(self) -> str:
         """Hash of the resolved configuration."""
         return str(self.run.config_sha256)
-
-    @cached_property
-    def values(self) -> Mapping:
-        """The resolved configuration's values."""
-        return (yaml.safe_load(self.run.config_text) or {}).get("values", {})
 
     def describe(self) -> dict[str, object]:
         """What the sources file of a figure says about this run."""
@@ -111,8 +106,9 @@ def find_runs(root: Path, *, paper: str, scale: str | None) -> tuple[list[Path],
 def load_runs(paths: Iterable[Path], *, paper: str, tasks: Sequence[str], variants: Sequence[str]) -> list[Source]:
     """Read run files and refuse what this figure cannot show.
 
-    tasks, variants: the names that the figure knows. Raises UserError for a missing file, another paper, another
-    task or variant, several scales, or the same seed twice. Sorted by framework, variant, task, seed.
+    tasks, variants: the names that the paper's figures know; shell patterns such as simulator-h* will do. Raises
+    UserError for a missing file, another paper, another task or variant, several scales, or the same seed twice.
+    Sorted by framework, variant, task, seed.
     """
     sources = [_load(Path(path)) for path in paths]
     for source in sources:
@@ -120,9 +116,10 @@ def load_runs(paths: Iterable[Path], *, paper: str, tasks: Sequence[str], varian
         if attrs["paper"] != paper:
             raise UserError(f"{source.path}: a run of {attrs['paper']!r}, expected {paper!r}; leave it out of --runs")
         for name, known in (("task", tasks), ("variant", variants)):
-            if attrs[name] not in known:
+            if not any(fnmatchcase(attrs[name], pattern) for pattern in known):
                 raise UserError(
-                    f"{source.path}: {name} {attrs[name]!r} is not in this figure; it has {', '.join(known)}"
+                    f"{source.path}: {name} {attrs[name]!r} is in no figure of {paper}; they have {', '.join(known)}. "
+                    f"Leave the run out, or give the {name} a name and a colour in replications/{paper}/figures.py"
                 )
     scales = sorted({source.scale for source in sources})
     if len(scales) > 1:
@@ -143,6 +140,11 @@ def check_scale(sources: Sequence[Source], scale: str | None) -> str:
     if scale is not None and scale != found:
         raise UserError(f"--scale {scale}, but the runs are of scale {found} (first: {sources[0].path})")
     return found
+
+
+def of_variants(sources: Sequence[Source], variants: Sequence[str]) -> list[Source]:
+    """The runs that one figure shows, by the names or shell patterns of its variants."""
+    return [source for source in sources if any(fnmatchcase(source.key[1], pattern) for pattern in variants)]
 
 
 def by_curve(sources: Sequence[Source]) -> dict[tuple[str, str, str], list[Source]]:
@@ -229,7 +231,7 @@ def _load(path: Path) -> Source:
     if not path.is_file() and partial.is_file():
         raise UserError(f"{path}: this run is not finished; give {partial} to draw what is there, or finish it first")
     run = read_run(path)
-    return Source(path, file_sha256(path), run)
+    return Source(path, file_sha256(path), run, (yaml.safe_load(run.config_text) or {}).get("values", {}))
 
 
 def _dates(sources: Sequence[Source]) -> str:

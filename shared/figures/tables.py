@@ -10,14 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from shared.figures.aggregate import bootstrap_interval, interquartile_mean, mean, median
+from shared.figures.aggregate import LEVEL, interquartile_mean, mean, median, seed_interval
 from shared.figures.curves import evaluations
 from shared.figures.page import INK, MARGIN, QUIET, Page, human
 from shared.figures.sources import Source
 
 MIN_SEEDS = 5  # as published; below, an interval over seeds says little
-BOOTSTRAP_SEED = 20190604  # any fixed number; every cell starts from it, so no cell depends on another
-LEVEL = 0.95
 ROW = 0.165  # inches
 FONT = 6.8  # points; smaller where a table needs it
 LEAST_GAP = 0.13  # inches between columns
@@ -58,10 +56,7 @@ class Cell:
         if not seeds:
             return dict.fromkeys(("score", "median", "iqm", "low", "high"), math.nan)
         every = np.concatenate(seeds)
-        low, high = math.nan, math.nan
-        if len(seeds) >= 2:
-            rng = np.random.default_rng(BOOTSTRAP_SEED)
-            low, high = bootstrap_interval([seeds], mean, rng, level=LEVEL)
+        low, high = seed_interval([seeds], mean)
         return {
             "score": mean(every),
             "median": median(every),
@@ -142,6 +137,7 @@ def draw_table(
 def detail_table(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Header and rows of our scores beside the published ones, from a frame with the columns of the numbers file."""
     header = [
+        "method",
         "task",
         "framework",
         "published",
@@ -158,6 +154,7 @@ def detail_table(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         interval = "–" if math.isnan(entry["low"]) else f"{number(entry['low'])} to {number(entry['high'])}"
         rows.append(
             [
+                entry["method"],
                 entry["task"],
                 entry["framework"],
                 number(entry["published"]),
@@ -166,7 +163,7 @@ def detail_table(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
                 number(entry["difference"], sign=True),
                 f"{entry['seeds']:.0f} of {entry['expected_seeds']:.0f}" if entry["expected_seeds"] else "–",
                 number(entry["test_episodes"] or math.nan),
-                human(entry["env_steps"]) if entry["env_steps"] else "–",
+                "–" if math.isnan(entry["env_steps"]) else human(entry["env_steps"]),
                 entry["verdict"],
             ]
         )

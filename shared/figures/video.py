@@ -19,7 +19,7 @@ CONTEXT_COLOR = "#0072B2"
 OPEN_LOOP_COLOR = "#D55E00"
 ERROR_COLORS = "gist_heat_r"  # white where the prediction is right
 ERROR_FULL = 0.5  # mean absolute error over channels that gets the darkest colour; images in [0, 1]
-GAP_PIXELS = 3  # white between two images of the strip
+IMAGE_PIXELS, GAP_PIXELS = 64, 3  # of an image of the strip, and of the white between two
 SPLIT = 0.10  # inches between context and open loop
 LARGEST = 0.62  # inches, edge of an image when there are few
 STRIP_HEAD, STRIP_FOOT = 0.32, 0.17
@@ -79,45 +79,61 @@ def frame_errors(truth: np.ndarray, prediction: np.ndarray, context: int) -> pd.
 
 
 def strip_sizes(length: int, context: int, width: float) -> tuple[float, float]:
-    """Inches: edge of one image of the strip, and height of the whole strip."""
+    """Inches: edge of one image of the strip, and height of the strip without its head."""
     size = min((width - SPLIT) / len(shown_frames(length, context)), LARGEST)
-    return size, STRIP_HEAD + 3 * size + STRIP_FOOT
+    return size, 2 * size + STRIP_FOOT
+
+
+def draw_strip_head(page: Page, top: float, left: float, width: float, length: int, context: int) -> float:
+    """What the columns of a strip are: context or open loop, and the frames; returns the height below it."""
+    size = strip_sizes(length, context, width)[0]
+    for words, color, start, part in _parts(length, context, left, size):
+        page.text(start, top - 0.10, words, fontsize=6.5, color=color, fontweight="bold")
+        page.rule(start, start + len(part) * size - _gap(size), top - 0.15, 1.4, color)
+        for column, frame in enumerate(part):
+            middle = start + column * size + (size - _gap(size)) / 2
+            page.text(middle, top - 0.27, str(frame), fontsize=6.5, color=INK, ha="center")
+    return top - STRIP_HEAD
 
 
 def draw_strip(
     page: Page, top: float, left: float, width: float, truth: np.ndarray, prediction: np.ndarray, context: int
 ) -> float:
-    """Rows truth, prediction, error for one sequence, (T, H, W, 3); returns the height below them.
+    """Rows truth and model for one sequence, (T, H, W, 3), and the mean error of each frame; returns the height below.
 
     Everything in inches: top from the body's lower edge, left from the page's left edge.
     """
-    frames = shown_frames(len(truth), context)
     size, whole = strip_sizes(len(truth), context, width)
-    gap = size * GAP_PIXELS / (truth.shape[2] + GAP_PIXELS)
-    error = absolute_error(truth, prediction)
-    rows = {"truth": truth, "prediction": prediction, "error": error_image(error)}
-    for words, color, start, part in (
-        ("context: seen by the model", CONTEXT_COLOR, left, [f for f in frames if f <= context]),
-        ("open loop: predicted from actions alone", OPEN_LOOP_COLOR, left + context * size + SPLIT, frames[context:]),
-    ):
-        if not part:
-            continue
+    gap, error = _gap(size), absolute_error(truth, prediction)
+    rows = {"truth": truth, "model": prediction}
+    for _, _, start, part in _parts(len(truth), context, left, size):
         right = start + len(part) * size - gap
-        page.text(start, top - 0.10, words, fontsize=6.5, color=color, fontweight="bold")
-        page.rule(start, right, top - 0.15, 1.4, color)
         for row, images in enumerate(rows.values()):
-            axes = page.axes(start, top - STRIP_HEAD - (row + 1) * size + gap, right - start, size - gap)
+            axes = page.axes(start, top - (row + 1) * size + gap, right - start, size - gap)
             axes.imshow(_montage(images[np.array(part) - 1]), interpolation="nearest", aspect="auto")
             axes.set_axis_off()
         for column, frame in enumerate(part):
             middle, value = start + column * size + (size - gap) / 2, error[frame - 1].mean()
-            page.text(middle, top - 0.27, str(frame), fontsize=6.5, color=INK, ha="center")
             page.text(middle, top - whole + 0.07, f"{value:.3f}", fontsize=5.6, color=QUIET, ha="center")
     for row, name in enumerate(rows):
-        height = top - STRIP_HEAD - (row + 0.5) * size
-        page.text(left - 0.08, height, name, fontsize=7, color=INK, ha="right", va="center")
-    page.text(left - 0.08, top - whole + 0.07, "mean error", fontsize=6, color=QUIET, ha="right")
+        page.text(left - 0.08, top - (row + 0.5) * size, name, fontsize=6.5, color=INK, ha="right", va="center")
+    page.text(left - 0.08, top - whole + 0.07, "error", fontsize=5.6, color=QUIET, ha="right")
     return top - whole
+
+
+def _parts(length: int, context: int, left: float, size: float) -> list[tuple[str, str, float, list[int]]]:
+    """(words, colour, left edge, frames) of the two parts of a strip; a part without frames is left out."""
+    frames = shown_frames(length, context)
+    parts = (
+        ("context: seen by the model", CONTEXT_COLOR, left, [f for f in frames if f <= context]),
+        ("open loop: predicted from actions alone", OPEN_LOOP_COLOR, left + context * size + SPLIT, frames[context:]),
+    )
+    return [part for part in parts if part[3]]
+
+
+def _gap(size: float) -> float:
+    """Inches of white between two images of a strip."""
+    return size * GAP_PIXELS / (IMAGE_PIXELS + GAP_PIXELS)
 
 
 def animation(truth: np.ndarray, prediction: np.ndarray, context: int, *, title: str, scale: str, footer: str) -> bytes:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from shared.figures.aggregate import bootstrap_interval, deviation_band, mean, seed_interval
 from shared.figures.page import Page, human
 from shared.figures.panels import spread
 from shared.figures.tables import markdown, number
@@ -69,6 +70,29 @@ def test_no_error_is_white():
 def test_numbers_and_markdown():
     assert number(float("nan")) == "–" and number(-3.4) == "−3" and number(3.4, sign=True) == "+3"
     assert markdown(["a", "b"], [["x", "1"]]) == "| a | b |\n| :--- | ---: |\n| x | 1 |\n"
+
+
+def test_deviation_band_by_hand():
+    # mean 5, deviations 3, 1, 1, 3: variance (9 + 1 + 1 + 9) / 4 = 5
+    assert_allclose(deviation_band(np.array([2.0, 4.0, 6.0, 8.0])), (5 - 5**0.5, 5 + 5**0.5))
+
+
+def test_an_interval_needs_two_seeds_on_every_task():
+    two, one = [np.zeros(3), np.ones(3)], [np.zeros(3)]
+    assert seed_interval([two], mean) == (0.0, 1.0)
+    for strata in ([one], [two, one], []):
+        assert np.isnan(seed_interval(strata, mean)).all()
+
+
+def test_tasks_of_shared_agents_are_drawn_together():
+    # agent 0 scores 0 on both tasks, agent 1 scores 1: the mean is 0, 1/2 or 1, never a quarter
+    tasks = [[np.zeros(2), np.ones(2)]] * 2
+    draw = {"repetitions": 200, "level": 0.2}
+    assert bootstrap_interval(tasks, mean, np.random.default_rng(0), shared_agents=True, **draw) == (0.5, 0.5)
+    apart = bootstrap_interval(tasks, mean, np.random.default_rng(0), repetitions=200, level=0.8)
+    assert apart == (0.25, 0.75), "1/16, 4/16, 6/16, 4/16, 1/16 on 0, 1/4, ..., 1"
+    with pytest.raises(ValueError, match=r"shared agents, but \[2, 1\] seeds per task"):
+        bootstrap_interval([tasks[0], tasks[0][:1]], mean, np.random.default_rng(0), shared_agents=True)
 
 
 def test_a_page_grows_with_its_notes():
