@@ -342,7 +342,7 @@ def make_optimiser(settings: Optimiser) -> optax.GradientTransformation:
     """Clipping by the global norm, then Adam over all parameters with TensorFlow's epsilon."""
 
     def learning_rate(updates: Array) -> Array:
-        return settings.learning_rate * jnp.minimum(updates / settings.ramp_updates, 1.0)
+        return settings.learning_rate * jnp.minimum(updates * (1 / settings.ramp_updates), 1.0)
 
     def epsilon(updates: Array) -> Array:
         # optax adds epsilon after the bias correction of v, TensorFlow before it: this makes them equal.

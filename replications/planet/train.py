@@ -66,8 +66,8 @@ def tasks_of(config: Config, task: str) -> tuple[str, ...]:
         if one not in known:
             raise UserError(
                 f"task {one!r}: the config has no environment.action_repeat for it{configs.did_you_mean(one, known)}; "
-                f"it has {', '.join(known)}, and {ALL_TASKS} for environment.joint_tasks. To train another task, add it "
-                "there with its action repeat"
+                f"it has {', '.join(known)}, and {ALL_TASKS} for environment.joint_tasks. To train another, "
+                "add it there with its action repeat"
             )
     return tasks
 

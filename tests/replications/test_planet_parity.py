@@ -29,7 +29,14 @@ VARIANTS = {
     "drnn_overshooting": {
         "model__latent": "drnn", "loss__overshooting_scale": 0.5, "loss__overshooting_distance": 3
     },
-    "first_release": {"model__future_rnn": False, "loss__free_nats": 2.0, "model__hidden_layers": 2},
+    "camera_ready": {"loss__keep_free_nats": True, "optimiser__ramp_updates": 20},
+    "first_release": {
+        "model__future_rnn": False, "loss__free_nats": 2.0, "loss__likelihood": "squared_error",
+        "loss__global_prior_scale": 0.1, "loss__keep_free_nats": True, "loss__overshooting_mean": "valid",
+        "loss__overshooting_scale": 1.0, "loss__overshooting_reward_scale": 100.0, "loss__overshooting_distance": 3,
+        "optimiser__ramp_updates": 20,
+    },
+    "two_layers": {"model__hidden_layers": 2},
     "elu": {"model__activation": "elu"},
     "clipped": {"optimiser__clip_norm": 10.0},
 }  # fmt: skip
@@ -55,7 +62,7 @@ def make_inputs(config, dtype):
         "reward": random.uniform(0, 4, (BATCH, LENGTH)),
         "noise": random.normal(size=(BATCH, LENGTH, stoch)),
     }
-    if config.loss.overshooting_scale:
+    if config.loss.overshoots:
         inputs["overshooting_noise"] = random.normal(
             size=(BATCH, LENGTH, config.loss.overshooting_distance + 1, stoch)
         )
@@ -188,10 +195,12 @@ def test_one_parameter_file_loads_into_both(variant, tmp_path):
 # Twins: the same names in the same order, with the same docstrings.
 
 IDIOM = {
-    "torch": {"glorot_", "tanh", "stack_time", "forward", "reset", "plan", "imagined_return", "filter", "planner_noise",
+    "torch": {"glorot_", "tanh", "stack_time", "forward", "reset", "plan", "plan_by_refitting",
+              "plan_by_gradient", "imagined_return", "filter", "planner_noise",
               "gradients", "update", "model_noise", "tensor", "normal", "dequantised"},
     "jax": {"glorot", "Linear", "Conv2d", "ConvTranspose2d", "scan_time", "named_parameters", "with_parameters",
             "sizes", "feature_size", "Settings", "act_step", "learn_step", "predict_step", "filter_step", "plan",
+            "plan_by_refitting", "plan_by_gradient",
             "imagined_return", "planner_noise", "gradients", "update", "model_noise", "dequantised"},
 }  # fmt: skip
 
