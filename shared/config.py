@@ -6,7 +6,9 @@ a variant is, unless it names it. A mistake is a UserError that names the file, 
 Read next: replications/planet/paper.yaml, replications/planet/config.py (types and units).
 """
 
+import copy
 import difflib
+import functools
 import itertools
 import json
 import os
@@ -44,6 +46,10 @@ class Grid(Strict):
     axes: Annotated[dict[str, Values], Field(min_length=1)]  # "key" -> values; "key, key" -> lists of values
 
 
+class Cell(dict):
+    """The overrides of one combination of a grid, by dotted key. Its variant is named by them, so they stay."""
+
+
 # ------------------------------------------------------------------------------------------------ layers
 
 
@@ -76,9 +82,15 @@ def resolve(paper: str, variant: str, scale: Mapping[str, Any], *, root: Path = 
         *(("scale", f"scale {name}, overrides.{key}", shrunk[key]) for key in named(shrunk, paper, variant, known)),
     )
     claimed = dict(leaves(values, where=paper))
+    fixed = known[variant] if isinstance(known[variant], Cell) else {}
     layer_of = {}
     for layer, where, changes in layers:
         for key, value in leaves(changes, where=where):
+            if layer_of.get(key) == "variant" and fixed.get(key, value) != value:
+                raise UserError(
+                    f"{where}: {key} = {value!r} would make the name of {variant} untrue, which a grid gave it; write "
+                    "a pattern that does not fit it, or cut the grid down by `grids`"
+                )
             replace(values, key, value, where=where)
             layer_of[key] = layer
     used = dict(leaves(values, where=paper))
@@ -169,7 +181,7 @@ def variants_by_experiment(
             )
     found = {}
     for experiment, content in contents.items():
-        variants = {variant: dict(changes or {}) for variant, changes in (content.get("variants") or {}).items()}
+        variants = {variant: changes or {} for variant, changes in (content.get("variants") or {}).items()}
         if content.get("grid"):
             where = f"{shown(path)}, {experiment}, grid"
             variants |= expand(build(Grid, content["grid"], where=where), cuts.get(experiment, {}), where=where)
@@ -177,21 +189,21 @@ def variants_by_experiment(
     return found
 
 
-def expand(grid: Grid, cut: Mapping[str, list], *, where: str) -> dict[str, dict[str, Any]]:
+def expand(grid: Grid, cut: Mapping[str, list], *, where: str) -> dict[str, Cell]:
     """Name -> overrides by dotted key, for every combination of a grid; cut has other values for some of its axes."""
     for axis in cut:
         if axis not in grid.axes:
             raise UserError(f"{where}: no axis {axis!r}{did_you_mean(axis, grid.axes)}; it has {listing(grid.axes)}")
     axes = {**grid.axes, **cut}
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Cell] = {}
     for point in itertools.product(*axes.values()):
-        changes: dict[str, Any] = {}
+        changes = Cell()
         for axis, value in zip(axes, point, strict=True):
             keys = axis.split(", ")
             values = [value] if len(keys) == 1 else value
             if not isinstance(values, list) or len(values) != len(keys):
                 raise UserError(f"{where}: {value!r} on axis {axis!r}, expected a list of {len(keys)} values")
-            changes |= dict(zip(keys, values, strict=True))
+            changes.update(zip(keys, values, strict=True))
         try:
             name = grid.name.format(*changes.values())
         except (IndexError, KeyError, ValueError) as error:
@@ -342,10 +354,16 @@ def unique_mapping(loader: UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]
 UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, unique_mapping)
 
 
+@functools.lru_cache(maxsize=32)
+def parsed(text: str) -> Any:
+    """The content of a YAML text; the same object every time, so copy what you change."""
+    return yaml.load(text, Loader=UniqueKeys)  # a SafeLoader: no code runs
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file of keys and values."""
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=UniqueKeys)  # a SafeLoader: no code runs
+        content = copy.deepcopy(parsed(Path(path).read_text(encoding="utf-8")))  # a grid reads one file 320 times
     except FileNotFoundError:
         raise UserError(f"no file {shown(path)}; check the path (run from the repository's root)") from None
     except UnicodeDecodeError:

@@ -239,6 +239,16 @@ def test_a_grid_may_only_change_a_key_that_the_paper_has(grid):
     )
 
 
+def test_a_scale_cannot_make_the_name_of_a_grids_variant_untrue(grid):
+    root, small = grid(), scale(optimiser={"learning_rate": 0.5}, model={"min_std": 0.5})
+    small["overrides"]["planet/r1e*"] = {"model": {"min_std": 0.2}}
+    assert resolve("planet", "r1e-03-d008-rssm", small, root=root)["values"]["model"]["min_std"] == 0.2
+    small["overrides"]["planet/r1e*"] = {"model": {"deter_size": 16}}
+    assert resolve("planet", "r1e-03-d016-ssm", small, root=root)["values"]["model"]["deter_size"] == 16
+    words = ["planet/r1e*: model.deter_size = 16", "the name of r1e-03-d008-rssm untrue", "`grids`"]
+    refused(lambda: resolve("planet", "r1e-03-d008-rssm", small, root=root), *words)
+
+
 @pytest.mark.parametrize(
     ("cut", "words"),
     [
