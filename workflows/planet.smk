@@ -7,7 +7,7 @@ include: "figure_files.smk"
 
 
 PLANET = list(read_experiments("planet"))
-PLANET_SPECIAL = ("table_1", "figure_10")  # have a rule of their own below; all others are learning curves
+PLANET_SPECIAL = ("table_1", "figure_10", "figure_11", "figure_12")  # the others are learning curves
 
 
 rule draw_planet:
@@ -45,6 +45,41 @@ use rule draw_planet as draw_planet_film with:
         film=shown_file("planet", "PlaNet", ".gif", "report/planet_figure_10.rst", ": film"),
     wildcard_constraints:
         figure="figure_10",
+
+
+# Small networks read the simulator's states from the features of a finished run; the run is not touched.
+rule planet_diagnostics:
+    input:
+        "results/{scale}/planet/{framework}/{variant}/{task}/seed_{seed}.h5",
+    output:
+        "results/{scale}/planet/{framework}/{variant}/{task}/seed_{seed}.diagnostics.h5",
+    log:
+        "results/{scale}/planet/{framework}/{variant}/{task}/seed_{seed}.diagnostics.log",
+    conda:
+        "../environment.yml"
+    threads: 2
+    shell:
+        "python -m replications.planet.diagnostics --run {input} --out {output} --threads {threads} 2>&1 | tee {log}"
+
+
+use rule draw_planet as draw_planet_states with:
+    input:
+        runs=lambda wildcards: run_files("planet", wildcards.figure),
+        reference="data/reference/planet_table_1.csv",
+        diagnostics=lambda wildcards: [
+            re.sub("h5$", "diagnostics.h5", file) for file in run_files("planet", wildcards.figure)
+        ],
+    output:
+        **figure_files("planet", "PlaNet", "report/planet_figure_11.rst"),
+    wildcard_constraints:
+        figure="figure_11",
+
+
+use rule draw_planet as draw_planet_grid with:
+    output:
+        **figure_files("planet", "PlaNet", "report/planet_figure_12.rst"),
+    wildcard_constraints:
+        figure="figure_12",
 
 
 rule planet_figure_4:
@@ -85,6 +120,16 @@ rule planet_figure_9:
 rule planet_figure_10:
     input:
         at_scale("results/{scale}/planet/figure_10.png"),
+
+
+rule planet_figure_11:
+    input:
+        at_scale("results/{scale}/planet/figure_11.png"),
+
+
+rule planet_figure_12:
+    input:
+        at_scale("results/{scale}/planet/figure_12.png"),
 
 
 rule planet_code_states:

@@ -8,16 +8,18 @@ shared/figures has the parts.
 import sys
 
 from replications.planet.figures_curves import CURVES, SEPARATE_OR_SINGLE, curve_drawing, figure_6
-from replications.planet.figures_published import JOINT_TASK, REFERENCE, TASKS
+from replications.planet.figures_published import REFERENCE, TASKS
 from replications.planet.figures_table import OURS, table_1
 from replications.planet.figures_video import VIDEO_METHODS, figure_10
 from shared.errors import cli
 from shared.figures.command import Item, figure_command
+from shared.figures.joint import JOINT_TASK
 
 FIGURES = {  # name, as in experiments.yaml -> how it is drawn, and of which variants
     **{name: Item(curve_drawing(name), list(curves.methods)) for name, curves in CURVES.items()},
     "figure_6": Item(figure_6, list(SEPARATE_OR_SINGLE)),
     "figure_10": Item(figure_10, list(VIDEO_METHODS)),
+    # figure_11 and figure_12 (figures_states.py, figures_planner.py) take their place here.
     "table_1": Item(table_1, list(OURS)),
 }
 

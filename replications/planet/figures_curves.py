@@ -83,8 +83,8 @@ CURVES = {
         "Figure 5: agent designs",
         {
             "rssm": Method("PlaNet", "PlaNet", BLUE),
-            "random-collection": Method("Random collection", "random coll.", ORANGE),
-            "random-shooting": Method("Random shooting", "random shoot.", PURPLE),
+            "random-collection": Method("Random collection", "collection", ORANGE),
+            "random-shooting": Method("Random shooting", "shooting", PURPLE),
             "gradient-planner": Method("Planning by gradient", "gradient", GREEN),
         },
         (
@@ -99,7 +99,7 @@ CURVES = {
             "joint": Method("Single agent", "single", ORANGE),
         },
         (
-            "Single agent: one agent and one replay for all six tasks, whose episodes take turns; the x axis counts "
+            "Single agent: one agent and one replay for all tasks, whose episodes take turns; the x axis counts "
             "those of one task.",
             "The paper has 4 seeds in this figure.",
         ),

@@ -43,8 +43,9 @@ def table_1(request: Request) -> Drawn:
     header, rows, first_ours = _wide(frame)
     detail_header, details = detail_table(frame[frame["kind"] == "ours"].replace({"task": TASKS}))
     notes = [
-        f"Published: {origins(reference)} (means over 5 seeds × 10 test episodes). Ours: mean over seeds × "
-        "test episodes of the last evaluation of finished runs; interval of that mean: bootstrap of seeds, then of "
+        f"Published: {origins(reference)} (means over 5 seeds × 10 test episodes; data efficiency: episodes of D4PG "
+        "per episode of PlaNet to the same score). Ours: mean over seeds × test episodes of the "
+        "last evaluation of finished runs; interval of that mean: bootstrap of seeds, then of "
         f"episodes within a seed; none for one seed. {SIMULATOR}: the planner with the simulator itself in place of a "
         "model, nothing is learned; an upper bound. Random: mean return of the runs' own random prefill.",
         RULE,
@@ -122,9 +123,10 @@ def _wide(frame: pd.DataFrame) -> tuple[list[str], list[list[str]], int]:
     """Header and rows of the published layout, a method per row, and the number of our first row."""
     header, rows, first_ours = ["method", "input", *TASKS.values()], [], 0
     for (kind, method, where), group in frame.groupby(["kind", "method", frame["framework"].fillna("")], sort=False):
-        scores = dict(zip(group["task"], group["score"], strict=True))
+        more = group["at_least"].eq(True).map({True: "+", False: ""})
+        scores = dict(zip(group["task"], group["score"].map(number) + more, strict=True))
         idle = kind == "ours" and (group["verdict"] == "NOT RUN").all()
-        cells = ["NOT RUN" if idle else number(scores.get(task, math.nan)) for task in TASKS]
+        cells = ["NOT RUN" if idle else scores.get(task, number(math.nan)) for task in TASKS]
         suffix = {"published": ", published", "ours": f", ours ({where})".replace(" (–)", "")}
         first_ours += kind == "published"
         rows.append([method + suffix.get(kind, ""), group["input"].iloc[0], *cells])

@@ -119,8 +119,10 @@ def _heads(shown: Mapping[str, Source | None]) -> set[str]:
 
 def _why_no_video(variant: str, sources: Sequence[Source]) -> str:
     """What stands in place of a strip."""
-    unfinished = any(source.key[1] == variant and not source.complete for source in sources)
-    return "partial: the video comes with the finished run" if unfinished else "NOT RUN"
+    runs = [source for source in sources if source.key[1] == variant]
+    if any(not source.complete for source in runs):
+        return "partial: the video comes with the finished run"
+    return f"no video of this task in its {len(runs)} runs" if runs else "NOT RUN"
 
 
 def _notes(chosen: Chosen, numbers: pd.DataFrame) -> list[str]:

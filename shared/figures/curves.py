@@ -174,7 +174,7 @@ def draw_curve(axes: Axes, points: pd.DataFrame, color: str, rank: int = 0) -> N
             linewidth=1.1,
             marker="_",
             markersize=2.4,
-            zorder=4,
+            zorder=2.9,  # behind the lines, before the bands
             clip_on=False,
             transform=axes.transData + shift,
             path_effects=[withStroke(linewidth=2.0, foreground="white")],

@@ -11,22 +11,24 @@ import numpy as np
 from shared.errors import UserError
 from shared.figures.sources import Source
 
+JOINT_TASK = "all_tasks"  # the task of a run of one agent on several
+
 
 def task_views(source: Source) -> list[Source]:
-    """One Source per task of a joint run; of any other run the run itself.
+    """One Source per task of a joint run (task JOINT_TASK); of any other run the run itself.
 
     A view counts env steps of its own task only: those of the episodes collected on that task so far. So x axes mean
     the same as for an agent that has one task. Path, hashes and seed stay those of the run. Raises UserError where the
-    config has no joint_tasks although the run is named all_tasks.
+    config does not name the tasks.
     """
+    if source.task != JOINT_TASK:
+        return [source]
     tasks = source.values.get("environment", {}).get("joint_tasks")
     if not tasks:
-        if source.task == "all_tasks":
-            raise UserError(
-                f"{source.path}: a run of all_tasks whose config has no environment.joint_tasks, so nobody knows which "
-                "episode is of which task; make the run again with the config of variant joint"
-            )
-        return [source]
+        raise UserError(
+            f"{source.path}: a run of {JOINT_TASK} whose config has no environment.joint_tasks, so nobody knows which "
+            "episode is of which task; make the run again with the config of variant joint"
+        )
     return [_view(source, index, task, len(tasks)) for index, task in enumerate(tasks)]
 
 

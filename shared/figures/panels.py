@@ -154,7 +154,8 @@ def panel_status(
 ) -> list[tuple[str, object]]:
     """(words, colour) of the lines below a panel's title: seeds, progress, and what was not run.
 
-    Curves of which the same is to be said share a line. seeds: planned per curve. characters: of a line.
+    Curves of which the same is to be said share a line; a panel without any run has none. seeds: planned per curve.
+    characters: of a line.
     """
     alike: dict[tuple[str, ...], list[tuple[str, str]]] = {}
     pooled = any(source.task != sources[0].task for sources in runs.values() for source in sources)
@@ -167,7 +168,7 @@ def panel_status(
         wrapped = textwrap.wrap(whole, characters, subsequent_indent="   ")
         lines += [(line, color) for line in (*wrapped, *states)]
     missing = [method.short for variant, method in methods.items() if variant not in {key[1] for key in runs}]
-    absent = textwrap.wrap(f"{', '.join(missing)}: NOT RUN", characters) if missing else []
+    absent = textwrap.wrap(f"{', '.join(missing)}: NOT RUN", characters) if runs and missing else []
     return lines + [(line, QUIET) for line in absent]
 
 
