@@ -194,7 +194,7 @@ def figure_6(request: Request) -> Drawn:
     runs: dict[tuple[str, str], list[Source]] = {}
     for source in sources:
         runs.setdefault(source.key[:2], []).append(source)
-    status = panel_status(runs, methods, request.seeds, 100)
+    status = panel_status(runs, methods, request.seeds, characters=100, pooled=True)
     axis = episode_axis(sources, request.scale, EPISODE_TICKS, EPISODE_ENV_STEPS, " per task")
     entries, lines = _legend_entries(methods, sources, reference)
     legend_height = LEGEND_LINE * max(len(entries), len(lines)) + 0.1

@@ -150,15 +150,16 @@ def panel_status(
     runs: Mapping[tuple[str, str], Sequence[Source]],
     methods: Mapping[str, Method],
     seeds: int | None,
+    *,
     characters: int = HEAD_CHARACTERS,
+    pooled: bool = False,
 ) -> list[tuple[str, object]]:
     """(words, colour) of the lines below a panel's title: seeds, progress, and what was not run.
 
     Curves of which the same is to be said share a line; a panel without any run has none. seeds: planned per curve.
-    characters: of a line.
+    characters: of a line. pooled: the panel pools tasks, which are counted too.
     """
     alike: dict[tuple[str, ...], list[tuple[str, str]]] = {}
-    pooled = any(source.task != sources[0].task for sources in runs.values() for source in sources)
     for key in in_order(runs, methods):
         alike.setdefault(status_words(runs[key], seeds, pooled), []).append(key)
     lines = []

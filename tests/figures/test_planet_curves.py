@@ -198,6 +198,8 @@ def test_a_mean_over_other_tasks_is_no_comparison(make_run, results):
     said = page_text(drawn.figure).replace("\n", " ")
     assert "UNEQUAL TASKS, so the curves cannot be compared: separate (torch): Cheetah Run; single" in said
     assert "separate (torch): 1 task × 1 seed × 4 test episodes" in texts(drawn.figure)
+    alone = DRAW["figure_6"](request([make_run("cheetah_run")]))
+    assert "separate (torch): 1 task × 1 seed × 4 test episodes" in texts(alone.figure)
 
 
 def test_unfinished_and_missing_runs_of_figure_6_are_counted_in_runs(make_run, results):
