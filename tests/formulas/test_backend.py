@@ -1,0 +1,55 @@
+"""What formulas ask of the one file that knows the library: trees keep their types, mixtures and odd rows are refused."""
+
+import warnings
+from collections import namedtuple
+
+import numpy as np
+import pytest
+import torch
+
+from shared.formulas._backend import is_torch, reverse_scan, stop_gradient_tree
+from shared.formulas.returns import lambda_return
+from shared.formulas.transforms import twohot
+
+Pair = namedtuple("Pair", "left right")
+
+
+def test_is_torch_says_true_or_false():
+    assert is_torch(torch.zeros(1)) is True
+    assert is_torch(np.zeros(1)) is False and is_torch(2.0) is False
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_a_tree_keeps_the_types_of_its_branches(kind):
+    tree = {"a": kind([np.ones(1), kind([np.zeros(1)])]), "b": Pair(np.ones(2), [np.zeros(2)])}
+    stopped = stop_gradient_tree(tree)
+    assert type(stopped["a"]) is type(stopped["a"][1]) is kind
+    assert type(stopped["b"]) is Pair and type(stopped["b"].right) is list
+    np.testing.assert_array_equal(stopped["b"].left, np.ones(2))
+
+
+def test_a_scan_refuses_a_mixture_of_libraries():
+    with pytest.raises(TypeError, match=r"arrays of one library, got \['numpy', 'torch'\]"):
+        reverse_scan(lambda y, row: y, np.zeros(1), (torch.zeros(2, 1),))
+
+
+@pytest.mark.parametrize("make", [np.zeros, torch.zeros], ids=["numpy", "torch"])
+def test_a_scan_refuses_rows_of_different_lengths(make):
+    with pytest.raises(ValueError, match="zip"):
+        reverse_scan(lambda y, one, other: y + one + other, make(1), (make((3, 1)), make((2, 1))))
+
+
+def test_returns_refuse_a_mixture_of_libraries_before_they_compute():
+    """Also one that torch would compute with: the share as a NumPy array."""
+    rows = torch.ones(3, 1, dtype=torch.float64)
+    with pytest.raises(TypeError, match=r"arrays of one library, got \['numpy', 'torch'\]"):
+        lambda_return(rows, rows, rows, np.full((3, 1), 0.9))
+
+
+def test_bins_are_searched_for_transposed_values_without_a_warning_of_torch():
+    bins, values = torch.arange(4.0), torch.tensor([[0.25, 1.0, 2.5], [0.5, 3.0, 1.75]]).T
+    assert not values.is_contiguous()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = twohot(values, bins)
+    assert torch.equal(got, twohot(values.contiguous(), bins))
