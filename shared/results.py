@@ -44,6 +44,8 @@ METRICS: dict[str, tuple[str, str]] = {
     "image_loss": ("nats", "minus the log-likelihood of the image, summed over pixels, unweighted"),
     "reward_loss": ("nats", "minus the log-likelihood of the reward, unweighted"),
     "overshooting_loss": ("nats", "KL beyond the free nats of predictions over several steps, unweighted"),
+    "overshooting_reward_loss": ("nats", "minus the log-likelihood of the reward several steps ahead, unweighted"),
+    "global_prior_loss": ("nats", "KL of the posterior from the unit Gaussian, unweighted"),
     "divergence_loss": ("nats", "KL beyond the free nats, unweighted"),
     "kl": ("nats", "KL from posterior to prior, before free nats"),
     "grad_norm": ("nats", "global norm of the gradient before clipping"),

@@ -19,7 +19,7 @@ os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get
 wildcard_constraints:
     scale=re.escape(SCALE["name"]),
     paper="planet",
-    framework="torch",
+    framework="torch|jax|numpy",
     variant=r"[a-z0-9-]+",
     task=r"[a-z0-9_]+",
     seed=r"\d+",

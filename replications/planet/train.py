@@ -17,6 +17,7 @@ from pathlib import Path
 
 from numpy.random import SeedSequence
 
+from replications.planet import simulator
 from replications.planet.config import Config
 from shared import claim, errors, provenance, runner
 from shared import config as configs
@@ -43,7 +44,10 @@ def framework_module(framework: str):
         case "jax":
             from replications.planet import agent_jax as module
         case _:
-            raise UserError(f"--framework {framework!r}: PlaNet stands in torch and in jax; use one of them")
+            raise UserError(
+                f"--framework {framework!r}: PlaNet stands in torch and in jax; use one of them, or numpy for CEM on the "
+                "true simulator"
+            )
     return module
 
 
@@ -125,6 +129,9 @@ def make_parts(config: Config, options: argparse.Namespace) -> runner.Parts:
 
 def train(options: argparse.Namespace) -> None:
     """Check everything a person can get wrong, then claim the place, build the parts and run."""
+    if options.framework == "numpy":
+        simulator.play(options)
+        return
     resolved = configs.read_resolved(options.config)
     config = configs.build(Config, resolved["values"], where=str(options.config))
     tasks_of(config, options.task)
@@ -167,7 +174,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m replications.planet.train", description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, required=True, help="resolved config (the workflow writes it)")
     parser.add_argument("--task", required=True, help="for example cartpole_swingup")
-    parser.add_argument("--framework", default="torch", help="torch or jax")
+    parser.add_argument("--framework", default="torch", help="torch, jax, or numpy: CEM on the simulator")
     parser.add_argument(
         "--seed", type=int, required=True, help="a whole number >= 0; every random stream derives from it"
     )
