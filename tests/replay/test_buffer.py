@@ -202,7 +202,7 @@ def test_a_pool_is_filled_up_with_older_ones(tmp_path):
 
 
 def test_a_draw_waits_in_the_buffer_and_the_queue(tmp_path):
-    """What lay in a buffer of 40 and a queue of 8 comes out before it is forgotten: the queue first, then one by one."""
+    """What lay in a buffer of 40 and a queue of 8 comes out, the queue first, the buffer in random order."""
     options = {"older": 100, "recent": 100, "chunks_per_refresh": 1}
     for seed in range(20):
         replay = make(tmp_path / str(seed), seed, shuffle_chunks=40, prefetch_chunks=8, **options)
