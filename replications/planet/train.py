@@ -45,8 +45,8 @@ def framework_module(framework: str):
             from replications.planet import agent_jax as module
         case _:
             raise UserError(
-                f"--framework {framework!r}: PlaNet stands in torch and in jax; use one of them, or numpy for CEM on the "
-                "true simulator"
+                f"--framework {framework!r}: PlaNet stands in torch and in jax; use one of them, or numpy for CEM on "
+                "the true simulator"
             )
     return module
 

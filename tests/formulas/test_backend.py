@@ -1,4 +1,4 @@
-"""What formulas ask of the one file that knows the library: trees keep their types, mixtures and odd rows are refused."""
+"""The one file that knows the library: trees keep their types, mixtures and rows of odd lengths are refused."""
 
 import warnings
 from collections import namedtuple
