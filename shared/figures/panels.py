@@ -205,7 +205,7 @@ def method_handles(methods: Mapping[str, Method], drawn: Iterable[tuple[str, str
     return entries
 
 
-def legend(page: Page, left: float, height: float, entries: Sequence[tuple[str, Handles]]) -> None:
+def legend(page: Page, left: float, height: float, entries: Sequence[tuple[str, Line2D | Handles]]) -> None:
     """One column of legend entries in the lowest part of the page's body; left and height in inches."""
     axes = page.axes(left, 0, 1, height)
     axes.set_axis_off()

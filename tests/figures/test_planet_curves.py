@@ -3,7 +3,9 @@
 import dataclasses
 import fnmatch
 import math
+from types import SimpleNamespace
 
+import jinja2
 import numpy as np
 import pytest
 from matplotlib.lines import Line2D
@@ -12,13 +14,14 @@ from numpy.testing import assert_allclose
 from replications.planet import figures
 from replications.planet.figures_curves import CURVES
 from replications.planet.figures_published import TASKS
+from shared.config import ROOT
 from shared.errors import UserError
 from shared.figures.joint import task_views
 from shared.figures.page import texts
 from shared.figures.sources import load_runs
 from tests.figures.planet_runs import write_joint_run, write_simulator_run
 from tests.figures.test_planet_figures import DRAW, command, page_text, request
-from workflows.scripts.plan import read_experiments
+from workflows.scripts.plan import planned_runs, read_experiments, read_scale
 
 SIX_PANELS = list(CURVES)
 
@@ -69,7 +72,8 @@ def test_mixed_code_in_another_figures_curve_does_not_matter(make_run, tmp_path)
 
 @pytest.mark.parametrize("name", sorted(set(figures.FIGURES) & set(read_experiments("planet"))))
 def test_the_variants_of_a_figure_are_those_of_its_experiment(name):
-    planned, drawn = read_experiments("planet")[name].variants, figures.FIGURES[name].variants
+    runs = planned_runs("planet", name, read_scale(ROOT / "workflows" / "profiles" / "paper" / "scale.yaml"))
+    planned, drawn = {run.variant for run in runs}, figures.FIGURES[name].variants
     assert {pattern for pattern in drawn if not fnmatch.filter(planned, pattern)} == set(), "drawn and not planned"
     assert {one for one in planned if not any(fnmatch.fnmatchcase(one, pattern) for pattern in drawn)} == set()
 
@@ -285,3 +289,20 @@ def test_the_legend_has_a_stroke_per_framework(make_run):
         "Random shooting: NOT RUN",
         "Planning by gradient: NOT RUN",
     ]
+
+
+# ------------------------------------------------------------------------------------------------ the workflow
+
+
+def test_every_experiment_is_a_target_by_its_own_name():
+    rules = (ROOT / "workflows" / "planet.smk").read_text()
+    assert [name for name in read_experiments("planet") if f"rule planet_{name}:\n" not in rules] == []
+
+
+@pytest.mark.parametrize("name", [*SIX_PANELS, "figure_6"])
+def test_the_caption_of_the_curves_knows_every_figure_of_them(name):
+    text = (ROOT / "workflows" / "report" / "planet_curves.rst").read_text()
+    job = SimpleNamespace(wildcards={"figure": name, "scale": "paper"})
+    caption = jinja2.Template(text, undefined=jinja2.StrictUndefined).render(snakemake=job)
+    assert ("code states" if name == "code_states" else f"Figure {name.removeprefix('figure_')}") in caption
+    assert ("standard deviation" in " ".join(caption.split())) == (name == "figure_6")
