@@ -39,6 +39,8 @@ PAPER_MAY_IMPORT = {
     "agent_": ("shared.formulas", "shared.training.agent", "shared.envs.spec", "shared.errors"),
     "figures": ("shared.results", "shared.figures", "shared.errors", "shared.config"),
     "train.py": ("shared",),
+    "simulator.py": ("shared",),  # PlaNet: a program of its own, as train.py is
+    "diagnostics": ("shared",),
 }
 FORMULAS_LIBRARIES = {"numpy", "array_api_compat", "scipy"}  # scipy inside functions: the special functions of NumPy
 NO_CALLS = {

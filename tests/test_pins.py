@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.config import ROOT, build, leaves, papers, read_variants, read_yaml, resolve
+from shared.config import ROOT, build, for_task, leaves, papers, read_variants, read_yaml, resolve
 from shared.errors import UserError
-from workflows.scripts.plan import all_runs, planned_runs, read_experiments, read_scale
+from workflows.scripts.plan import ALL_TASKS, all_runs, planned_runs, read_experiments, read_scale
 
 LEAF = re.compile(r"^(?P<indent> *)(?P<key>[a-z0-9_]+): +\S.*? +# (?P<kind>paper|code|ours): (?P<text>\S.*)$")
 GROUP = re.compile(r"^(?P<indent> *)(?P<key>[a-z0-9_]+): *(#.*)?$")
@@ -77,43 +77,134 @@ def test_values_fit_the_types(paper):
     build(config_class(paper), read_yaml(ROOT / where), where=where)
 
 
+def one_per_grid(variants):
+    """Variants without most of a grid's hundreds, which differ in three numbers: every fiftieth stays."""
+    grid = [name for name in variants if re.search(r"-h\d\d-i\d\d-j", name)]
+    return {name: variants[name] for name in variants if name not in grid or grid.index(name) % 50 == 0}
+
+
 @pytest.mark.parametrize("path", SCALES, ids=lambda path: path.parent.name)
 def test_every_variant_fits_the_types_at_every_scale(paper, path):
-    for variant in read_variants(paper):
-        resolved = resolve(paper, variant, read_scale(path))
+    scale = read_scale(path)
+    runs = {run.variant: run for run in all_runs(scale) if run.paper == paper}
+    assert runs.keys() == read_variants(paper, scale).keys()
+    for variant in one_per_grid(runs):
+        resolved = for_task(resolve(paper, variant, scale), runs[variant].task)
         build(config_class(paper), resolved["values"], where=f"{path.parent.name}, {variant}")
 
 
 @pytest.mark.parametrize("path", SCALES, ids=lambda path: path.parent.name)
 def test_every_planned_task_has_an_action_repeat(path):
     scale = read_scale(path)
-    for run in all_runs(scale):
-        assert run.task in resolve(run.paper, run.variant, scale)["values"]["environment"]["action_repeat"]
+    for run in one_per_grid({run.variant: run for run in all_runs(scale)}).values():
+        world = resolve(run.paper, run.variant, scale)["values"]["environment"]
+        assert set(world["joint_tasks"] if run.task == ALL_TASKS else [run.task]) <= world["action_repeat"].keys()
 
 
 def test_scale_paper_overrides_nothing(paper):
     scale = read_scale(ROOT / "workflows" / "profiles" / "paper" / "scale.yaml")
     assert (scale["overrides"], scale["tasks"], scale["max_seeds"]) == ({}, None, None)
-    for variant in read_variants(paper):
+    for variant in one_per_grid(read_variants(paper)):
         assert [o for o in resolve(paper, variant, scale)["overrides"] if o["layer"] != "variant"] == []
 
 
 def test_scale_paper_never_uses_the_small_shadow_map(paper):
     scale = read_scale(ROOT / "workflows" / "profiles" / "paper" / "scale.yaml")
-    for variant in read_variants(paper):
+    for variant in one_per_grid(read_variants(paper)):
         assert resolve(paper, variant, scale)["values"]["environment"]["shadow_size"] is None
 
 
 def test_scale_paper_is_the_published_experiment():
     scale = read_scale(ROOT / "workflows" / "profiles" / "paper" / "scale.yaml")
-    runs = planned_runs("planet", "figure_4", scale)
-    assert len(runs) == 6 * 5
-    assert runs[0].file == "results/paper/planet/torch/rssm/cartpole_swingup/seed_0.h5"
-    assert {run.seed for run in runs} == {0, 1, 2, 3, 4}
-    assert {run.task for run in runs} == {
-        "cartpole_swingup", "reacher_easy", "cheetah_run", "finger_spin", "cup_catch", "walker_walk",
-    }  # fmt: skip
-    assert set(all_runs(scale)) == set(runs), "table 1 and figure 10 need no run of their own"
+    six = {"cartpole_swingup", "reacher_easy", "cheetah_run", "finger_spin", "cup_catch", "walker_walk"}
+    variants = {
+        "figure_4": {"rssm", "ssm", "deterministic", "deterministic-fair"},
+        "table_1": {"rssm", "simulator"},
+        "figure_5": {"rssm", "random-collection", "random-shooting", "gradient-planner"},
+        "figure_6": {"rssm", "joint"},
+        "figure_7": {"rssm", "joint"},
+        "figure_8": {"rssm", "overshooting", "drnn", "drnn-overshooting"},
+        "figure_9": {"rssm", "elu", "ssm", "ssm-elu"},
+        "code_states": {"rssm", "camera-ready", "first-release"},
+    }
+    for figure, names in variants.items():
+        runs = planned_runs("planet", figure, scale)
+        assert {run.variant for run in runs} == names
+        assert {run.seed for run in runs} == set(range(4 if figure == "figure_7" else 5))
+        for variant in names:
+            mine = [run for run in runs if run.variant == variant]
+            assert {run.task for run in mine} == ({"all_tasks"} if variant == "joint" else six), figure
+            assert {run.framework for run in mine} == ({"numpy"} if variant == "simulator" else {"torch", "jax"})
+    assert planned_runs("planet", "figure_4", scale)[0].file == (
+        "results/paper/planet/torch/rssm/cartpole_swingup/seed_0.h5"
+    )
+    grid = planned_runs("planet", "figure_12", scale)
+    assert len(grid) == 5 * 4 * 4 * 4 and {run.task for run in grid} == {"cheetah_run"}
+    for figure in ("figure_10", "figure_11"):
+        assert {run.task for run in planned_runs("planet", figure, scale)} == {"cheetah_run"}
+
+
+def test_planet_variants_by_hand():
+    """Section 0 and 5 of the fact sheet, typed anew: what a variant changes, and nothing else."""
+    scale = read_scale(ROOT / "workflows" / "profiles" / "paper" / "scale.yaml")
+    ahead = {"loss.overshooting_scale": 1.0, "loss.overshooting_distance": 49}
+    deterministic = {"model.mean_only": True}
+    older = {
+        "environment.action_repeat.cup_catch": 6,
+        "model.reward_layers": 2,
+        "model.reward_units": 100,
+        "loss.alignment": "leaving",
+        "loss.keep_free_nats": True,
+        "optimiser.ramp_updates": 200,
+        "planner.discount": 0.99,
+        "replay.recent": 6,
+        "replay.pool": 11,
+        "replay.chunks_per_refresh": 11,
+        "replay.shuffle_chunks": 5000,
+        "replay.prefetch_chunks": 1000,
+    }
+    expected = {
+        "rssm": {},
+        "simulator": {},
+        "ssm": {"model.latent": "ssm"},
+        "deterministic": {**deterministic, "loss.divergence_scale": 0.0},
+        "deterministic-fair": deterministic,
+        "random-collection": {"exploration.collect": "noise", "exploration.action_noise": 1.0},
+        "random-shooting": {"planner.iterations": 1, "planner.elites": 1},
+        "gradient-planner": {"planner.method": "gradient", "planner.candidates": 100, "planner.elites": 1},
+        "joint": {
+            "schedule.total_env_steps": 6_000_000,
+            "schedule.prefill_env_steps": 30_000,
+            "schedule.evaluate_every_env_steps": 60_000,
+        },
+        "overshooting": ahead,
+        "drnn": {"model.latent": "drnn"},
+        "drnn-overshooting": {"model.latent": "drnn", **ahead},
+        "elu": {"model.activation": "elu"},
+        "ssm-elu": {"model.latent": "ssm", "model.activation": "elu"},
+        "camera-ready": older,
+        "first-release": {
+            **older,
+            **ahead,
+            "model.future_rnn": False,
+            "loss.likelihood": "squared_error",
+            "loss.free_nats": 2.0,
+            "loss.global_prior_scale": 0.1,
+            "loss.overshooting_reward_scale": 100.0,
+            "loss.overshooting_mean": "valid",
+        },
+        "simulator-h08-i03-j0300-k0150": {
+            "planner.horizon": 8,
+            "planner.iterations": 3,
+            "planner.candidates": 300,
+            "planner.elites": 150,
+        },
+    }
+    names = {name for name in read_variants("planet") if not name.startswith("simulator-h")}
+    assert names == expected.keys() - {"simulator-h08-i03-j0300-k0150"}
+    for variant, changes in expected.items():
+        overrides = {o["key"]: o["value"] for o in resolve("planet", variant, scale)["overrides"]}
+        assert overrides == changes, variant
 
 
 def test_planet_pins_by_hand():
@@ -129,6 +220,20 @@ def test_planet_pins_by_hand():
         "environment.action_repeat.finger_spin": 2,
         "environment.action_repeat.cup_catch": 4,
         "environment.action_repeat.walker_walk": 2,
+        "environment.joint_tasks": [
+            "cartpole_swingup", "reacher_easy", "cheetah_run", "finger_spin", "cup_catch", "walker_walk",
+        ],
+        "loss.alignment": "arriving",
+        "loss.likelihood": "unit_gaussian",
+        "loss.keep_free_nats": False,
+        "loss.global_prior_scale": 0.0,
+        "loss.overshooting_reward_scale": 0.0,
+        "optimiser.ramp_updates": 0,
+        "planner.method": "cem",
+        "planner.discount": 1.0,
+        "exploration.collect": "planner",
+        "replay.pool": None,
+        "replay.shuffle_chunks": 0,
         "model.stoch_size": 30,
         "model.deter_size": 200,
         "model.hidden_size": 200,
@@ -157,7 +262,7 @@ def test_planet_pins_by_hand():
         "schedule.prefill_env_steps": 5000,
         "schedule.updates_per_learn": 100,
         "evaluation.episodes": 10,
-    }
+    }  # fmt: skip
     assert {key: values[key] for key in expected} == expected
 
 
@@ -182,7 +287,7 @@ def test_a_scale_says_its_folder(tmp_path):
     ("change", "words"),
     [
         (("max_seeds: null", "max_seeds: 0"), "max_seeds = 0"),
-        (("frameworks: [torch]", "frameworks: [tensorflow]"), "'torch' or 'jax'"),
+        (("frameworks: [torch, jax]", "frameworks: [tensorflow]"), "'torch' or 'jax'"),
         (("purpose:", "purpoes:"), "did you mean 'purpose'?"),
         (("overrides: {}", ""), "'overrides' is missing"),
     ],

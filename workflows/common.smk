@@ -2,6 +2,7 @@
 import os
 import re
 import sys
+from pathlib import Path
 
 from snakemake.utils import validate
 
@@ -47,4 +48,5 @@ def at_scale(pattern):
 
 def drawing_code(paper):
     """Digest of the code that draws: figures are redrawn when it changes (training is not repeated for code)."""
-    return code_digest(["shared/figures", "shared/results.py", f"replications/{paper}/figures.py"])[:12]
+    own = sorted(str(path) for path in Path(f"replications/{paper}").glob("figures*.py"))
+    return code_digest(["shared/figures", "shared/results.py", *own])[:12]

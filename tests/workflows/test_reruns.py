@@ -49,7 +49,7 @@ def test_a_failed_run_is_tried_twice(crashed):
 
 def test_the_next_call_trains_only_what_is_missing(crashed):
     assert crashed.plan_after_crash["train"] == {file(run) for run in of("walker_walk", "seed_1")}
-    assert crashed.plan_after_crash.keys() == {"train", "planet_figure_4"}
+    assert crashed.plan_after_crash.keys() == {"train", "draw_planet"}
 
 
 def test_a_run_is_logged(crashed):
@@ -103,7 +103,7 @@ def test_an_override_equal_to_the_paper_redoes_nothing(edited):
 def test_a_value_of_one_variant_retrains_that_variant(edited):
     sandbox = edited("replications/planet/experiments.yaml", "deter_size: 8", "deter_size: 9")
     assert sandbox.retrained() == of("small")
-    assert set(sandbox.planned()) == {"resolve_config", "train", "planet_figure_4"}, "other figures need none of them"
+    assert set(sandbox.planned()) == {"resolve_config", "train", "draw_planet"}, "other figures need none of them"
 
 
 def test_a_value_of_the_paper_retrains_all(edited):
@@ -135,7 +135,7 @@ def test_code_of_training_redoes_nothing(edited):
 def test_code_of_a_figure_redraws_and_a_docstring_does_not(edited):
     assert edited("replications/planet/figures.py", "Stand-in", "Stand-in for figures").planned() == {}
     planned = edited("replications/planet/figures.py", "import argparse", "import argparse, os").planned()
-    assert set(planned) == {"planet_figure_4", "planet_table_1", "planet_figure_10"}
+    assert set(planned) == {"draw_planet", "draw_planet_table", "draw_planet_film"}
 
 
 def test_code_of_a_formula_measures_the_core_again_and_trains_nothing(edited):
