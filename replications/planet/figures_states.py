@@ -175,7 +175,7 @@ def _notes(request: Request, found: Found, shown: Found) -> list[str]:
         units = " and ".join(map(str, settings["units"]))
         notes.append(
             f"The model is frozen. One small network per component (hidden layers of {units} units, ours; "
-            f"{settings['updates']:,} updates) learned to read the simulator's states from filtered latent features of "
+            f"{settings['passes']} passes) learned to read the simulator's states from filtered latent features of "
             f"{attrs['training_episodes']} training episodes, half of them the agent's, half of random actions. "
             f"Shaded: {context} frames of context; after them the model imagines from the actions alone."
         )

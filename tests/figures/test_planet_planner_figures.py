@@ -149,7 +149,7 @@ def write_diagnostics(run, *, offset=2.0, length=9):
         identity = {name: source.run.attrs[name] for name in ("framework", "variant", "task", "seed", "scale")}
         file.attrs.update({"schema": diagnostics.SCHEMA, **identity, "context": CONTEXT, "training_episodes": 20})
         file.attrs.update({"kinds": json.dumps(["agent", "random"]), "run_sha256": file_sha256(run)})
-        file.attrs["settings"] = json.dumps({"units": [100, 100], "updates": 2000})
+        file.attrs["settings"] = json.dumps({"units": [100, 100], "passes": 100})
         for component, size in (("position", 2), ("reward", 1), ("velocity", 4)):
             truth = 10 * episode + np.arange(size) + frame
             imagined = truth + offset * (frame >= CONTEXT)

@@ -95,7 +95,7 @@ def test_gradients_equal_torchs():
 
 def test_a_fit_reads_what_is_there_and_not_what_is_not(monkeypatch):
     # Targets: a bent function of the features in other units, pure noise, and a constant.
-    monkeypatch.setattr(diagnostics, "UPDATES", 600)
+    monkeypatch.setattr(diagnostics, "PASSES", 50)
     rng = np.random.default_rng(0)
     x = rng.normal(3, 2, (4000, 4))
     known = 100 + 50 * np.abs(x[:, 0] - 3)
@@ -108,7 +108,7 @@ def test_a_fit_reads_what_is_there_and_not_what_is_not(monkeypatch):
 
 
 def test_a_fit_depends_on_its_seed_alone(monkeypatch):
-    monkeypatch.setattr(diagnostics, "UPDATES", 3)
+    monkeypatch.setattr(diagnostics, "PASSES", 15)
     x, y = np.random.default_rng(0).normal(size=(2, 50, 2))
     one, same, other = (diagnostics.fit(x, y, generator(seed))(x) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
@@ -176,7 +176,7 @@ def diagnosed(finished_run, renderer):  # noqa: F811
         run, seen, fit = finished_run(framework), [], diagnostics.fit
         out = run.with_suffix(".diagnostics.h5")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(diagnostics, "UPDATES", 20)
+            patch.setattr(diagnostics, "PASSES", 20)
             patch.setattr(diagnostics, "fit", lambda *arrays: seen.append(arrays[1]) or fit(*arrays))
             assert call(run, out) == 0
         return diagnostics.read_diagnostics(out), seen[0].reshape(4, 21, 8)  # four episodes of 20 decisions
