@@ -1,5 +1,4 @@
-# From a config to a finished run, and what is measured on it: the same rules for every paper, framework, variant, task
-# and seed.
+# From a config to a finished run: the same two rules for every paper, framework, variant, task and seed.
 
 
 rule resolve_config:
@@ -39,23 +38,3 @@ rule train:
         " --framework {wildcards.framework} --seed {wildcards.seed} --out {output} --threads {threads}"
         " --workers {resources.env_workers}"
         " 2>&1 | tee -i -a {log}"
-
-
-# The run's parameters (seed_N.safetensors) lie beside it whenever it is there under this name. OMP_NUM_THREADS is set
-# here because NumPy reads it before the program can.
-rule diagnose:
-    input:
-        run="results/{scale}/{paper}/{framework}/{variant}/{task}/seed_{seed}.h5",
-    output:
-        "results/{scale}/{paper}/{framework}/{variant}/{task}/seed_{seed}.diagnostics.h5",
-    log:
-        "results/{scale}/{paper}/{framework}/{variant}/{task}/seed_{seed}.diagnostics.log",
-    conda:
-        "../environment.yml"
-    threads: 1
-    resources:
-        mem_mb=8_000,
-    shell:
-        "OMP_NUM_THREADS={threads}"
-        " python -m replications.{wildcards.paper}.diagnostics --run {input.run} --out {output} --threads {threads}"
-        " 2>&1 | tee {log}"
