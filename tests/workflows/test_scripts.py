@@ -1,6 +1,7 @@
 """Cost, status and preview: what they count and what they say."""
 
 import json
+import math
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 from shared.config import ROOT, resolve
 from shared.errors import UserError
 from workflows.scripts import cost, preview, status
-from workflows.scripts.plan import Run, all_runs, read_scale
+from workflows.scripts.plan import Run, all_runs, planned_runs, read_scale
 
 SCALES = ROOT / "workflows" / "profiles"
 
@@ -39,8 +40,22 @@ VALUES = {
 
 def test_work_of_a_run_by_hand():
     # 20 000 env steps after prefill: 100 + 20 * 100 updates; tests at 5000, 15 000, 25 000: 3 * 10 * 1000 env steps
-    work = cost.work_of(VALUES, "cartpole_swingup")
+    work = cost.work_of(VALUES, "cartpole_swingup", "torch")
     assert work == cost.Work(env_steps=25_000 + 30_000, updates=2100, planned_actions=(20_000 + 30_000) // 8)
+
+
+def test_work_of_one_agent_for_two_tasks_by_hand():
+    # half of the env steps at repeat 8, half at 4: 3/16 decisions per env step; 10 test episodes of each task
+    world = {"action_repeat": {"a": 8, "b": 4}, "joint_tasks": ["a", "b"], "time_limit_env_steps": 1000}
+    work = cost.work_of(VALUES | {"environment": world}, "all_tasks", "jax")
+    assert work == cost.Work(env_steps=25_000 + 60_000, updates=2100, planned_actions=(20_000 + 60_000) * 3 // 16)
+
+
+def test_work_in_the_true_simulator_is_every_candidates_env_steps():
+    planner = {"horizon": 12, "iterations": 10, "candidates": 1000}
+    work = cost.work_of(VALUES | {"planner": planner}, "cartpole_swingup", "numpy")
+    assert work == cost.Work(env_steps=10 * 1000 * 120_001, updates=0, planned_actions=0)
+    assert work.hours({"ms_per_update": math.nan, "ms_per_planned_action": math.nan, "env_steps_per_s": 1e6}) > 0.33
 
 
 def test_hours_by_hand():
@@ -50,15 +65,28 @@ def test_hours_by_hand():
     assert work.hours(speed) == pytest.approx(3.0)
 
 
-def test_the_paper_is_thirty_million_env_steps_and_three_million_updates():
+def figure_4(framework="torch"):
+    """The published experiment's main variant: 30 runs."""
     paper = scale("paper")
-    (row,) = cost.cost_table(all_runs(paper), paper, cost.read_speeds(Path("none"))).to_dict("records")
+    runs = [run for run in planned_runs("planet", "figure_4", paper) if run.variant == "rssm"]
+    return [run for run in runs if run.framework == framework], paper
+
+
+def test_the_paper_is_thirty_million_env_steps_and_three_million_updates():
+    runs, paper = figure_4()
+    (row,) = cost.cost_table(runs, paper, cost.read_speeds(Path("none"))).to_dict("records")
     assert row["runs"] == 30
     # per run: 1M env steps, 101 tests of 10 episodes (every 10 000 after 5 and at the end)
     assert row["env_steps"] == 30 * (1_000_000 + 101 * 10 * 1000)
     assert row["updates"] == 30 * (100 + 995 * 100)
     assert row["hours"] == cost.NOT_MEASURED
     assert "not measured" in cost.render(pd.DataFrame([row]), paper)
+
+
+def test_all_of_the_paper_can_be_costed():
+    paper = scale("paper")
+    table = cost.cost_table(all_runs(paper), paper, cost.read_speeds(Path("none")))
+    assert table.set_index("framework")["runs"].to_dict() == {"torch": 425, "jax": 425, "numpy": 350}
 
 
 def speeds(tmp_path, *rows):
@@ -69,8 +97,8 @@ def speeds(tmp_path, *rows):
 
 def test_measured_speeds_become_hours(tmp_path):
     path = speeds(tmp_path, "planet,torch,one GPU,paper,36,3.6,1000,a note", "planet,torch,old,paper,,,,no numbers")
-    paper = scale("paper")
-    (row,) = cost.cost_table(all_runs(paper), paper, cost.read_speeds(path)).to_dict("records")
+    runs, paper = figure_4()
+    (row,) = cost.cost_table(runs, paper, cost.read_speeds(path)).to_dict("records")
     learned = 2_988_000 * 0.036
     acted = row["planned_actions"] * 0.0036
     stepped = row["env_steps"] / 1000

@@ -7,7 +7,9 @@ The table is also written to results/<scale>/cost.csv.
 """
 
 import argparse
+import functools
 import math
+import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -19,7 +21,7 @@ import pandas as pd
 from shared.config import ROOT, build, resolve, shown
 from shared.errors import UserError, cli
 from shared.training.schedule import Schedule
-from workflows.scripts.plan import Run, all_runs, read_scale
+from workflows.scripts.plan import ALL_TASKS, Run, all_runs, read_scale
 
 SPEEDS = ROOT / "data" / "speeds.csv"
 SPEED_COLUMNS = [
@@ -36,26 +38,33 @@ class Work(NamedTuple):
     planned_actions: int
 
     def hours(self, speed: Mapping[str, float]) -> float:
-        """Wall-clock hours when learning, planning and simulating take turns."""
-        learning = self.updates * speed["ms_per_update"] / 1000
-        planning = self.planned_actions * speed["ms_per_planned_action"] / 1000
+        """Wall-clock hours when learning, planning and simulating take turns; NaN where a speed is not measured."""
+        learning = self.updates * speed["ms_per_update"] / 1000 if self.updates else 0.0
+        planning = self.planned_actions * speed["ms_per_planned_action"] / 1000 if self.planned_actions else 0.0
         return (learning + planning + self.env_steps / speed["env_steps_per_s"]) / 3600
 
 
-def work_of(values: Mapping[str, Any], task: str) -> Work:
+def work_of(values: Mapping[str, Any], task: str, framework: str) -> Work:
     """The work of one run with these resolved values.
 
-    Evaluations happen at the end of prefill, every period after it, and at the end of the run.
+    Evaluations happen at the end of prefill, every period after it, and at the end of the run. In framework numpy
+    nothing is learned and every candidate is tried in the simulator: only its env steps count. One agent for all tasks
+    plays an equal number of episodes of each.
     """
     plan = build(Schedule, values["schedule"], where="schedule")
-    repeat = values["environment"]["action_repeat"][task]
+    world, episodes = values["environment"], values["evaluation"]["episodes"]
+    if framework == "numpy":
+        tried = math.prod(values["planner"][name] for name in ("horizon", "iterations", "candidates"))
+        return Work(env_steps=episodes * world["time_limit_env_steps"] * (1 + tried), updates=0, planned_actions=0)
+    tasks = world["joint_tasks"] if task == ALL_TASKS else [task]
+    repeat = statistics.harmonic_mean([world["action_repeat"][one] for one in tasks])
     learned = max(0, plan.total_env_steps - plan.prefill_env_steps)
     evaluations = 1 + math.ceil(learned / plan.evaluate_every_env_steps)
-    test_steps = evaluations * values["evaluation"]["episodes"] * values["environment"]["time_limit_env_steps"]
+    test_steps = evaluations * episodes * len(tasks) * world["time_limit_env_steps"]
     return Work(
         env_steps=plan.total_env_steps + test_steps,
         updates=plan.updates_due(-1, plan.total_env_steps),
-        planned_actions=(learned + test_steps) // repeat,
+        planned_actions=round((learned + test_steps) / repeat),
     )
 
 
@@ -80,8 +89,9 @@ def read_speeds(path: Path = SPEEDS) -> pd.DataFrame:
 def cost_table(runs: Iterable[Run], scale: Mapping[str, Any], speeds: pd.DataFrame) -> pd.DataFrame:
     """One row per paper, framework and measured device (or one that says not measured)."""
     groups: dict[tuple[str, str], list[Work]] = defaultdict(list)
+    values_of = functools.cache(lambda paper, variant: resolve(paper, variant, scale)["values"])
     for run in runs:
-        groups[run.paper, run.framework].append(work_of(resolve(run.paper, run.variant, scale)["values"], run.task))
+        groups[run.paper, run.framework].append(work_of(values_of(run.paper, run.variant), run.task, run.framework))
     rows = []
     for (paper, framework), works in groups.items():
         same = (speeds["paper"] == paper) & (speeds["framework"] == framework) & (speeds["scale"] == scale["name"])
@@ -92,9 +102,12 @@ def cost_table(runs: Iterable[Run], scale: Mapping[str, Any], speeds: pd.DataFra
             "runs": len(works),
             **{name: sum(getattr(work, name) for work in works) for name in Work._fields},
         }
-        measured = speeds[same].dropna(subset=["ms_per_update", "ms_per_planned_action", "env_steps_per_s"])
-        for _, speed in measured.iterrows():
+        measured = 0
+        for _, speed in speeds[same].iterrows():
             hours = [work.hours(speed) for work in works]
+            if math.isnan(sum(hours)):
+                continue
+            measured += 1
             rows.append(
                 {
                     **totals,
@@ -104,7 +117,7 @@ def cost_table(runs: Iterable[Run], scale: Mapping[str, Any], speeds: pd.DataFra
                     "source": speed["source"],
                 }
             )
-        if measured.empty:
+        if not measured:
             rows.append({**totals, "device": "", "hours_per_run": NOT_MEASURED, "hours": NOT_MEASURED, "source": ""})
     return pd.DataFrame(rows)
 
