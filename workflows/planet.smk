@@ -57,9 +57,9 @@ rule planet_diagnostics:
         "results/{scale}/planet/{framework}/{variant}/{task}/seed_{seed}.diagnostics.log",
     conda:
         "../environment.yml"
-    threads: 2
+    threads: 1
     shell:
-        "python -m replications.planet.diagnostics --run {input} --out {output} --threads {threads} 2>&1 | tee {log}"
+        "OMP_NUM_THREADS={threads} python -m replications.planet.diagnostics --run {input} --out {output} --threads {threads} 2>&1 | tee {log}"
 
 
 use rule draw_planet as draw_planet_states with:

@@ -133,6 +133,11 @@ def train(options: argparse.Namespace) -> None:
         simulator.play(options)
         return
     resolved = configs.read_resolved(options.config)
+    if resolved["variant"].startswith(simulator.VARIANTS):
+        raise UserError(
+            f"{options.config}: variant {resolved['variant']!r} plans in the true simulator and learns nothing; use "
+            f"--framework numpy instead of {options.framework}"
+        )
     config = configs.build(Config, resolved["values"], where=str(options.config))
     tasks_of(config, options.task)
     options.device = framework_module(options.framework).prepare(options.device, options.threads)

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from replications.planet import train
 from replications.planet.config import Config
-from shared.config import build
+from shared.config import build, write_resolved
 from shared.envs.spec import ActSpec
 from shared.errors import UserError
+from shared.results import read_run
 from tests import tiny
 from tests.golden.planet_sides import SIDES
 
@@ -290,3 +292,43 @@ def test_random_collection_draws_clipped_noise_and_tests_with_the_planner(framew
 def test_impossible_settings_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         make_config(**changes)
+
+
+# ----------------------------------------------------------------------------------------------------------- whole runs
+
+
+def test_one_agent_for_all_tasks_trains_tests_each_and_resumes(tmp_path):
+    """toy_reach and toy_terminal in turn; two test episodes of each; killed and started again, the same bits."""
+    settings = {
+        "environment__joint_tasks": ["toy_reach", "toy_terminal"],
+        "replay__pool": 3,
+        "replay__shuffle_chunks": 10,
+        "replay__prefetch_chunks": 4,
+        "loss__alignment": "leaving",
+    }
+    config = tiny.write_config(tmp_path / "config.yaml", **settings)
+    done = tiny.train(config, tmp_path / "whole.h5", task="all_tasks")
+    assert done.returncode == 0, done.stderr
+    run = read_run(tmp_path / "whole.h5")
+    tests = run.tables["eval/episode"]
+    assert (tests.groupby("env_steps").size() == 4).all()
+    reach = tests["episode"] % 2 == 0
+    assert (tests.loc[reach, "length"] == 30).all(), "toy_reach always runs to its limit of 120 env steps at repeat 4"
+    trained = run.tables["train/episode"]
+    assert (trained.loc[trained["episode"] % 2 == 1, "length"] == 30).all(), "the first episode is toy_reach's"
+    killed = tiny.train(config, tmp_path / "killed.h5", task="all_tasks", die="step:150")
+    assert killed.returncode != 0 and not (tmp_path / "killed.h5").exists()
+    done = tiny.train(config, tmp_path / "killed.h5", task="all_tasks")
+    assert done.returncode == 0 and "continuing at" in done.stderr, done.stderr
+    tiny.assert_same(tmp_path / "killed.h5", tmp_path / "whole.h5")
+
+
+def test_a_simulator_variant_is_not_trained_and_a_model_variant_not_played(tmp_path, capsys):
+    for variant, framework, words in (("simulator-x", "torch", "--framework numpy"), ("rssm", "numpy", "torch or jax")):
+        config = {"paper": "planet", "variant": variant, "scale": "smoke", "overrides": [], "values": tiny.values()}
+        write_resolved(tmp_path / "config.yaml", config)
+        options = ["--config", str(tmp_path / "config.yaml"), "--task", "cartpole_swingup", "--seed", "0"]
+        assert train.main([*options, "--framework", framework, "--out", str(tmp_path / "new" / "seed_0.h5")]) == 2
+        said = capsys.readouterr().err
+        assert variant in said and words in said
+        assert not (tmp_path / "new").exists()
