@@ -3,6 +3,7 @@
 import warnings
 from collections import namedtuple
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -39,11 +40,12 @@ def test_a_scan_refuses_rows_of_different_lengths(make):
         reverse_scan(lambda y, one, other: y + one + other, make(1), (make((3, 1)), make((2, 1))))
 
 
-def test_returns_refuse_a_mixture_of_libraries_before_they_compute():
-    """Also one that torch would compute with: the share as a NumPy array."""
-    rows = torch.ones(3, 1, dtype=torch.float64)
-    with pytest.raises(TypeError, match=r"arrays of one library, got \['numpy', 'torch'\]"):
-        lambda_return(rows, rows, rows, np.full((3, 1), 0.9))
+@pytest.mark.parametrize("make", [torch.ones, jnp.ones], ids=["torch", "jax"])
+def test_returns_refuse_a_mixture_of_libraries_before_they_compute(make):
+    """Also one that torch or JAX would compute with: the share as a NumPy array."""
+    rows = make((3, 1))
+    with pytest.raises(TypeError, match="namespace: expected arrays of one library"):
+        lambda_return(rows, rows, rows, np.full((3, 1), 0.9, np.float32))
 
 
 def test_bins_are_searched_for_transposed_values_without_a_warning_of_torch():
