@@ -53,23 +53,22 @@ def half_removed(number: int):
 def main() -> int:
     moment, *arguments = sys.argv[1:]
     os.environ["OMP_NUM_THREADS"] = arguments[arguments.index("--threads") + 1]  # before torch is imported below
+    from replications.planet import train
+
     kind, *details = moment.split(":")
     if kind == "write":
         before_rename(details[0], int(details[1]))
     elif kind == "rmtree":
         shutil.rmtree = half_removed(int(details[0]))
     elif kind == "update":
-        from replications.planet.agent_torch import PlanetAgent
-
-        after(PlanetAgent, "learn", moment, int(details[0]))
+        agent = train.framework_module(train.parse(arguments).framework).PlanetAgent
+        after(agent, "learn", moment, int(details[0]))
     elif kind == "step":
         from shared.envs.vector import VectorEnv
 
         after(VectorEnv, "step", moment, int(details[0]))
     else:
         raise SystemExit(f"unknown moment {moment!r}")
-    from replications.planet import train
-
     return train.main(arguments)
 
 

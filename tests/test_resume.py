@@ -2,6 +2,7 @@
 
 Real training processes on the toy task, real SIGKILL. Checkpoints fall inside episodes here, so that environments, the
 agent's belief and half an episode of replay have to come back too. tests/envs holds the same for dm_control's episodes.
+The moments are taken in torch, whose processes start quickly; two of them again in JAX.
 """
 
 import os
@@ -72,6 +73,24 @@ def test_killed_at_every_kind_of_moment_in_turn(reference, tmp_path):
     assert "continuing at" in done.stderr
     tiny.assert_same(out, reference)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config.yaml", "seed_3.h5", "seed_3.safetensors"]
+
+
+def test_killed_and_resumed_in_jax(tmp_path, monkeypatch):
+    """The processes share what XLA compiled, which spares minutes; the uninterrupted run compiles it."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    changes = {"schedule__total_env_steps": 600, "schedule__evaluate_every_env_steps": 240}
+    config, jax = tiny.write_config(tmp_path / "config.yaml", **changes), ("--framework", "jax")
+    done = tiny.train(config, tmp_path / "whole.h5", *jax)
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "seed_3.h5"
+    for moment in ("update:9", "step:40"):
+        done = tiny.train(config, out, *jax, die=moment)
+        assert done.returncode == -signal.SIGKILL, (moment, done.returncode, done.stderr)
+    done = tiny.train(config, out, *jax)
+    assert done.returncode == 0, done.stderr
+    assert "continuing at" in done.stderr
+    tiny.assert_same(out, tmp_path / "whole.h5")
 
 
 def test_killed_at_random_moments_by_another_process(reference, tmp_path):

@@ -11,13 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from safetensors.numpy import load_file, save_file
 
 from replications.planet import agent_jax, agent_torch, model_jax, model_torch
 from replications.planet.config import Config
 from shared.config import ROOT, build
 from shared.envs.spec import ActSpec
+from shared.testing import agent_suite
 from shared.testing.parity import assert_same
+from shared.training.loop import to_numpy
 from tests import tiny
+from tests.replications.test_planet import make_batch
 
 ACTIONS, BATCH, LENGTH = 2, 2, 4
 VARIANTS = {
@@ -43,6 +48,12 @@ VARIANTS = {
 FLOAT64 = 1e-10
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """The networks are tiny: a second thread only waits, and where the machine is busy it waits for long."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def float64():
     with jax.enable_x64(True):
@@ -63,9 +74,7 @@ def make_inputs(config, dtype):
         "noise": random.normal(size=(BATCH, LENGTH, stoch)),
     }
     if config.loss.overshoots:
-        inputs["overshooting_noise"] = random.normal(
-            size=(BATCH, LENGTH, config.loss.overshooting_distance + 1, stoch)
-        )
+        inputs["overshooting_noise"] = random.normal(size=(BATCH, LENGTH, config.loss.overshooting_distance + 1, stoch))
     return {name: value.astype(dtype) for name, value in inputs.items()}
 
 
@@ -136,6 +145,29 @@ def test_losses_gradients_and_parameters_agree_over_a_hundred_updates(variant, f
     assert expected[100][0]["loss"] < expected[1][0]["loss"], "a hundred updates learned nothing: the test shows little"
 
 
+@pytest.mark.parametrize("size", [9, 14])  # with stride 2 and kernels of 4 and 6, a row is left over at 9
+@pytest.mark.parametrize("kernel", [4, 5, 6])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(model_jax.convolve, F.conv2d), (model_jax.spread, F.conv_transpose2d)],
+    ids=["conv", "transposed"],
+)
+def test_convolutions_and_their_gradients_equal_torchs(ours, theirs, kernel, size, float64):
+    random = np.random.default_rng(0)
+    weight, image = random.normal(size=(4, 3, kernel, kernel)), random.normal(size=(2, size, size - 2, 3))
+    if theirs is F.conv_transpose2d:
+        image = random.normal(size=(2, size, size - 2, 4))
+    inputs = [torch.from_numpy(x).requires_grad_() for x in (image, weight)]
+    expected = theirs(inputs[0].permute(0, 3, 1, 2), inputs[1], stride=2).permute(0, 2, 3, 1)
+    cotangent = random.normal(size=expected.shape)
+    slopes = torch.autograd.grad(expected, inputs, torch.from_numpy(cotangent))
+    got, back = jax.vjp(lambda x, w: ours(x, w, 2), jnp.asarray(image), jnp.asarray(weight))
+    names = ("result", "gradient of the image", "gradient of the weight")
+    got = dict(zip(names, (got, *back(jnp.asarray(cotangent))), strict=True))
+    expected = dict(zip(names, (expected.detach(), *slopes), strict=True))
+    assert_same(got, expected, 1e-13, f"kernel {kernel}, size {size}")
+
+
 def test_float32_agrees_to_its_rounding():
     """One update: losses 1e-6, gradients 2e-4 of the largest entry (sums over 12288 pixels, in other orders)."""
     config = make_config("rssm")
@@ -174,10 +206,61 @@ def test_plans_agree(variant, float64):
     assert np.ptp(np.asarray(got[0])) > 0.1
 
 
+@pytest.fixture
+def same_noise(monkeypatch):
+    """Agents of both frameworks draw the same numbers: NumPy's, seeded by the shape that is asked for."""
+
+    def drawn(kind, shape):
+        return getattr(np.random.default_rng(shape), kind)(size=shape).astype(np.float32)
+
+    for kind in ("normal", "uniform"):
+        monkeypatch.setattr(jax.random, kind, lambda key, shape, kind=kind, **_: jnp.asarray(drawn(kind, shape)))
+    monkeypatch.setattr(agent_torch.PlanetAgent, "normal", lambda _, *shape: torch.from_numpy(drawn("normal", shape)))
+    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.from_numpy(drawn("uniform", tuple(shape))))
+    compiled = (agent_jax.act_step, agent_jax.learn_step, agent_jax.predict_step)
+    for function in compiled:
+        function.clear_cache()
+    yield
+    for function in compiled:
+        function.clear_cache()  # they have these numbers built in
+
+
+@pytest.mark.parametrize(
+    ("variant", "trained"), [("rssm", "torch"), ("rssm", "jax"), ("ssm", "torch"), ("drnn", "torch")]
+)
+def test_weights_trained_in_one_framework_act_and_predict_alike_in_the_other(variant, trained, same_noise, tmp_path):
+    """float32, uint8 images in: belief and planned action to 1e-4, over a restart of one environment's episode; the
+    predicted film but for pixels (1 in 1000) that lie at the edge between two of its 32 levels."""
+    config, batch = make_config(variant), make_batch(size=2)
+    agents = {
+        framework: module.PlanetAgent(config, {}, ActSpec(ACTIONS), seed=np.random.SeedSequence(seed))
+        for seed, (framework, module) in enumerate({"torch": agent_torch, "jax": agent_jax}.items())
+    }
+    for _ in range(3):
+        agents[trained].learn(batch)
+    save_file(agents[trained].parameters(), tmp_path / "parameters.safetensors")
+    for agent in agents.values():
+        agent.load_parameters(load_file(tmp_path / "parameters.safetensors"))
+    carries = {framework: agent.initial_carry(2) for framework, agent in agents.items()}
+    for time in range(3):
+        rows = agent_suite.rows_of(batch, time, is_first=time == 0)
+        rows["is_first"][1] |= time == 2
+        for framework, agent in agents.items():
+            carries[framework] = agent.act(rows, carries[framework], explore=time == 1).carry
+        got, expected = (
+            {name: to_numpy(x) for name, x in carries[framework].items()} for framework in ("jax", "torch")
+        )
+        assert_same(got, {name: expected[name] for name in got}, 1e-4, f"{variant}, decision {time}")
+    assert np.ptp(got["action"]) > 0.1
+    films = {framework: agent.predict(batch, context=2) for framework, agent in agents.items()}
+    np.testing.assert_array_equal(films["jax"]["truth"], films["torch"]["truth"])
+    steps = np.abs(films["jax"]["prediction"].astype(int) - films["torch"]["prediction"]) // 8
+    assert steps.max() <= 1 and steps.mean() <= 1e-3, (steps.max(), steps.mean())
+    assert np.ptp(films["jax"]["prediction"]) >= 8, "a film without contrast shows little"
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_one_parameter_file_loads_into_both(variant, tmp_path):
-    from safetensors.numpy import load_file, save_file
-
     config, spec = make_config(variant), ActSpec(ACTIONS)
     ours, theirs = (
         module.PlanetAgent(config, {}, spec, seed=np.random.SeedSequence(seed))
@@ -199,7 +282,8 @@ IDIOM = {
               "plan_by_gradient", "imagined_return", "filter", "planner_noise",
               "gradients", "update", "model_noise", "tensor", "normal", "dequantised"},
     "jax": {"glorot", "Linear", "Conv2d", "ConvTranspose2d", "scan_time", "named_parameters", "with_parameters",
-            "sizes", "feature_size", "Settings", "act_step", "learn_step", "predict_step", "filter_step", "plan",
+            "sizes", "feature_size", "convolve", "spread", "weight_gradient", "convolve_backward", "spread_backward",
+            "Settings", "act_step", "learn_step", "predict_step", "filter_step", "plan",
             "plan_by_refitting", "plan_by_gradient",
             "imagined_return", "planner_noise", "gradients", "update", "model_noise", "dequantised"},
 }  # fmt: skip
