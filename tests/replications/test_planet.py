@@ -1,6 +1,7 @@
-"""PlaNet's agent in torch: the behaviour of every agent, and what is PlaNet's own.
+"""PlaNet's agents: the behaviour of every agent, in torch and JAX, and what is PlaNet's own, in torch.
 
-The numbers of the authors' code are in tests/golden/test_planet_model.py.
+JAX's own numbers are held against torch's in test_planet_parity.py; the numbers of the authors' code are in
+tests/golden/test_planet_model.py.
 """
 
 import math
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from replications.planet import agent_torch, model_torch
+from replications.planet import agent_jax, agent_torch, model_torch
 from replications.planet.agent_torch import PlanetAgent, objective
 from replications.planet.config import Config
 from shared.config import build
@@ -51,10 +52,20 @@ def make_batch(seed=0, size=3, length=6):
     }
 
 
+def make_jax_agent(seed=0, **changes) -> agent_jax.PlanetAgent:
+    return agent_jax.PlanetAgent(make_config(**changes), {}, ActSpec(ACTIONS), seed=np.random.SeedSequence(seed))
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("check", agent_suite.CHECKS, ids=lambda check: check.__name__)
 def test_behaviour_of_every_agent(check, variant):
     check(lambda seed: make_agent(seed, **VARIANTS[variant]), make_batch)
+
+
+@pytest.mark.parametrize("variant", ["rssm", "ssm", "drnn"])  # the others differ in nothing but the loss: see parity
+@pytest.mark.parametrize("check", agent_suite.CHECKS, ids=lambda check: check.__name__)
+def test_behaviour_of_every_agent_in_jax(check, variant):
+    check(lambda seed: make_jax_agent(seed, **VARIANTS[variant]), make_batch)
 
 
 # -------------------------------------------------------------------------------------------------------- the model
