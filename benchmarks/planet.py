@@ -1,28 +1,37 @@
-"""PlaNet in torch: milliseconds per update and per planned action, and how near that is to the machine's ceiling.
+"""PlaNet in torch and in JAX, in turns: ms per update and per planned action, and how near that is to the ceiling.
 
-    python -m benchmarks.planet --out results/benchmarks/planet.json            (about three minutes on two cores)
+    python -m benchmarks.planet --out results/benchmarks/planet.json --speeds data/speeds.csv
+    (about six minutes on two cores, of which JAX compiles for one and the paper's update takes three)
 
-The planner of the paper (12 / 10 / 1000 / 100) is measured at the size at which peers were (reward head 2 x 200, action
-dimension 6: 748 ms for JAX, 863 to 868 ms for torch on two cores without AVX-512, see the README) and at the pinned one
-(3 x 300). Read timing.py for how it measures.
+Both frameworks get the same threads and take turns, so the ratio torch / JAX of each round is a fair one. The paper's
+planner (12 / 10 / 1000 / 100) is measured at the size at which peers were (reward head 2 x 200, action dimension 6:
+748 ms for JAX, 863 to 868 ms for torch on two cores without AVX-512, see the README) and at the pinned one (3 x 300).
+Read timing.py for how it measures.
 """
 
 import argparse
+import csv
+import datetime
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import yaml
 
-from benchmarks.timing import interleave, report
-from replications.planet.agent_torch import PlanetAgent, prepare
+from benchmarks.timing import compare, report
+from replications.planet import agent_jax, agent_torch
 from replications.planet.config import Config
 from shared.config import ROOT, build, read_yaml, resolve
 from shared.envs.spec import ActSpec
+from shared.errors import UserError, cli
 
 ACTIONS = 6  # cheetah_run and walker_walk
 PEERS_HEAD = {"reward_layers": 2, "reward_units": 200}
+FRAMEWORKS: Mapping[str, ModuleType] = {"torch": agent_torch, "jax": agent_jax}
+SCALES = ("smoke", "laptop", "paper")
+Times = Mapping[str, Mapping[str, float]]
 
 
 def scale_config(name: str) -> Config:
@@ -37,8 +46,9 @@ def peers_config() -> Config:
     return build(Config, values, where="the peers' setting")
 
 
-def make_agent(config: Config, device: str) -> PlanetAgent:
-    return PlanetAgent(config, {}, ActSpec(ACTIONS), seed=np.random.SeedSequence(0), device=device)
+def make_agent(framework: str, config: Config, device: str):
+    agent_class = FRAMEWORKS[framework].PlanetAgent
+    return agent_class(config, {}, ActSpec(ACTIONS), seed=np.random.SeedSequence(0), device=device)
 
 
 def rows(*shape: int) -> dict[str, np.ndarray]:
@@ -53,14 +63,14 @@ def rows(*shape: int) -> dict[str, np.ndarray]:
     }
 
 
-def acting(config: Config, device: str):
-    agent, obs = make_agent(config, device), rows(1)
+def acting(framework: str, config: Config, device: str):
+    agent, obs = make_agent(framework, config, device), rows(1)
     carry = agent.initial_carry(1)
     return lambda: agent.act(obs, carry, explore=True)  # ends with a copy to NumPy, so it waits for the device
 
 
-def learning(config: Config, device: str):
-    agent = make_agent(config, device)
+def learning(framework: str, config: Config, device: str):
+    agent = make_agent(framework, config, device)
     batch = rows(config.batch.size, config.batch.length)
     batch["action_before"] = np.zeros((config.batch.size, ACTIONS), np.float32)
     return lambda: agent.learn(batch).metrics["loss"].item()
@@ -77,34 +87,78 @@ def planner_gflop(config: Config) -> float:
     return 2 * (gru + prior + head) * plan.horizon * plan.iterations * plan.candidates / 1e9
 
 
-def measure(device: str, seconds: float, paper_update: bool) -> Mapping[str, Mapping[str, float]]:
-    configs = {"peers": peers_config(), "paper": scale_config("paper"), "laptop": scale_config("laptop")}
-    functions = {f"act_{name}": acting(config, device) for name, config in configs.items()}
-    functions["update_laptop"] = learning(configs["laptop"], device)
-    functions["update_smoke"], functions["act_smoke"] = (
-        make(scale_config("smoke"), device) for make in (learning, acting)
-    )
-    if paper_update:
-        functions["update_paper"] = learning(configs["paper"], device)
-    times = {name: dict(result) for name, result in interleave(functions, seconds).items()}
-    for name, config in configs.items():
-        gflop = planner_gflop(config)
-        times[f"act_{name}"] |= {"gflop": gflop, "gflops": gflop / times[f"act_{name}"]["min"]}
-    return times
+def measure(device: str, seconds: float) -> dict[str, dict[str, object]]:
+    """name (act_laptop, ...) -> {"torch": times, "jax": times, "torch_over_jax": the ratio of their rounds}."""
+    results: dict[str, dict[str, object]] = {}
+    for scale, config in {**{name: scale_config(name) for name in SCALES}, "peers": peers_config()}.items():
+        for what, make in (("act", acting), ("update", learning)):
+            if (what, scale) == ("update", "peers"):
+                continue  # the planner alone was compared
+            functions = {framework: make(framework, config, device) for framework in FRAMEWORKS}
+            times, ratios = compare(functions, {"torch_over_jax": ("torch", "jax")}, seconds)
+            if what == "act":
+                gflop = planner_gflop(config)
+                times = {name: {**t, "gflop": gflop, "gflops": gflop / t["min"]} for name, t in times.items()}
+            results[f"{what}_{scale}"] = {**times, **ratios}
+    return results
 
 
-def main() -> None:
+def write_speeds(path: Path, full: Mapping[str, object], source: str, device: str, threads: int) -> None:
+    """Replace PlaNet's rows of this kind of device in data/speeds.csv; the simulator's speed stays what it was there.
+
+    Raises:
+      UserError: the file has no row of a scale from which to take the simulator's speed.
+    """
+    lines = path.read_text().splitlines()
+    notes = [line for line in lines if line.startswith("#")]
+    table = list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    hardware, results = full["hardware"], full["results"]
+    gflops = full["ceilings"]["matmul_1024"]["gflops"]
+    machine = hardware["gpu"] if device == "cuda" else f"{threads} threads on an {hardware['cpu']}"
+    where = f"{device}, {machine} ({gflops:.0f} GFLOP/s in a 1024^3 product)"
+    simulator = {row["scale"]: row["env_steps_per_s"] for row in table if row["paper"] == "planet"}
+    if missing := set(SCALES) - simulator.keys():
+        raise UserError(f"{path}: no row of planet at scale {', '.join(sorted(missing))}; restore it from git")
+    others = [row for row in table if row["paper"] != "planet" or not row["device"].startswith(f"{device},")]
+    ours = [
+        {
+            "paper": "planet",
+            "framework": framework,
+            "device": where,
+            "scale": scale,
+            "ms_per_update": f"{1000 * results[f'update_{scale}'][framework]['median']:.3g}",
+            "ms_per_planned_action": f"{1000 * results[f'act_{scale}'][framework]['median']:.3g}",
+            "env_steps_per_s": simulator[scale],
+            "source": source,
+        }
+        for framework in FRAMEWORKS
+        for scale in SCALES
+    ]
+    with path.open("w", newline="") as file:
+        file.writelines(f"{note}\n" for note in notes)
+        writer = csv.DictWriter(file, fieldnames=list(ours[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(others + ours)
+
+
+@cli
+def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.planet", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="also write the JSON here")
+    parser.add_argument("--speeds", type=Path, help="also renew PlaNet's rows of this table (data/speeds.csv)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=6.0, help="per function")
-    parser.add_argument("--paper-update", action="store_true", help="also 50 x 50 at full width: 10 s each on a CPU")
-    options = parser.parse_args()
-    device = prepare(options.device, options.threads)
+    options = parser.parse_args(arguments)
+    device = agent_torch.prepare(options.device, options.threads)
+    agent_jax.prepare(device, options.threads)  # the same device, or an error
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-    report("planet", measure(device, options.seconds, options.paper_update), options.out, device=device)
+    results = {"threads": options.threads, **measure(device, options.seconds)}
+    full = report("planet", results, options.out, device=device)
+    if options.speeds:
+        source = f"{options.out or 'benchmarks/planet.py'} and environments.json, {datetime.date.today()}"
+        write_speeds(options.speeds, full, source, device, options.threads)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 
 GROUP_SECONDS = 0.3  # long against the 10 ms ticks of /proc/stat, short enough to fall between two disturbances
 NEIGHBOUR = 0.10  # of one core: a group during which other processes used more than this does not count
+LEAST_ROUNDS = 5
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 MIB = 2**20
 
@@ -31,21 +32,56 @@ def interleave(functions: Mapping[str, Callable[[], object]], seconds: float) ->
     Every function is called twice before (first call: compilation, caches). A group is as many calls as fill 0.3 s.
     Args:
       functions: name -> what to call; a call must end when its work is done (synchronise a GPU inside).
-      seconds: time spent on each function.
+      seconds: time spent on each function; on the slowest at least five groups.
     Returns:
       name -> {"median", "min": seconds per call, over the clean groups (over all groups where none was clean);
       "first": seconds of the very first call; "groups": how many were timed; "clean": how many were undisturbed}.
     """
+    first, groups = _rounds(functions, seconds)
+    return {name: {**_summary(groups[name]), "first": first[name]} for name in functions}
+
+
+def compare(
+    functions: Mapping[str, Callable[[], object]], ratios: Mapping[str, tuple[str, str]], seconds: float
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """`interleave`, and how many times as long one function takes as another.
+
+    Args:
+      ratios: name -> the two functions' names, dividend first.
+    Returns:
+      what interleave returns; name -> {"median", "quartile_1", "quartile_3": of the ratios of all rounds in which both
+      were undisturbed (of all rounds where there are no two such); "rounds": how many these are}.
+    """
+    first, groups = _rounds(functions, seconds)
+    times = {name: {**_summary(groups[name]), "first": first[name]} for name in functions}
+    return times, {name: _ratio(groups[one], groups[other]) for name, (one, other) in ratios.items()}
+
+
+Group = tuple[float, bool]  # seconds per call, and whether the machine was left alone
+
+
+def _rounds(
+    functions: Mapping[str, Callable[[], object]], seconds: float
+) -> tuple[dict[str, float], dict[str, list[Group]]]:
     first = {name: _elapsed(function, 1) for name, function in functions.items()}
-    calls = {name: max(1, round(GROUP_SECONDS / _elapsed(f, 1))) for name, f in functions.items()}
-    groups: dict[str, list[tuple[float, bool]]] = {name: [] for name in functions}
-    for _ in range(max(3, round(seconds / GROUP_SECONDS))):
+    second = {name: _elapsed(function, 1) for name, function in functions.items()}
+    calls = {name: max(1, round(GROUP_SECONDS / second[name])) for name in functions}
+    groups: dict[str, list[Group]] = {name: [] for name in functions}
+    for _ in range(max(LEAST_ROUNDS, round(seconds / max(GROUP_SECONDS, *second.values())))):
         for name, function in functions.items():
             before = _others_cpu_seconds()
             elapsed = _elapsed(function, calls[name])
             busy = (_others_cpu_seconds() - before) / elapsed
             groups[name].append((elapsed / calls[name], busy <= NEIGHBOUR))
-    return {name: {**_summary(groups[name]), "first": first[name]} for name in functions}
+    return first, groups
+
+
+def _ratio(one: list[Group], other: list[Group]) -> dict[str, float]:
+    rounds = list(zip(one, other, strict=True))
+    clean = [a / b for (a, a_clean), (b, b_clean) in rounds if a_clean and b_clean]
+    counted = clean if len(clean) > 1 else [a / b for (a, _), (b, _) in rounds]
+    quartile_1, median, quartile_3 = statistics.quantiles(counted, n=4, method="inclusive")
+    return {"median": median, "quartile_1": quartile_1, "quartile_3": quartile_3, "rounds": len(counted)}
 
 
 def _elapsed(function: Callable[[], object], calls: int) -> float:
@@ -96,6 +132,7 @@ def _children_cpu_seconds() -> float:
 
 def hardware() -> dict[str, object]:
     """What the numbers were measured on."""
+    import jax
     import torch
 
     model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
@@ -108,6 +145,7 @@ def hardware() -> dict[str, object]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torch_threads": torch.get_num_threads(),
+        "jax": jax.__version__,
         "load_average": os.getloadavg()[0],
     }
 

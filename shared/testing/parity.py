@@ -18,6 +18,8 @@ class Difference(NamedTuple):
     where: tuple[int, ...]
 
     def __str__(self) -> str:
+        if self.where == () and np.isfinite(self.relative):
+            return f"{self.name} differs by {self.relative:.2e} of its size ({self.largest:.3g})"
         return (
             f"{self.name} differs by {self.relative:.2e} of its largest entry ({self.largest:.3g}), most at index "
             f"{self.where}"

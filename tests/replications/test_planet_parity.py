@@ -275,6 +275,25 @@ def test_one_parameter_file_loads_into_both(variant, tmp_path):
             np.testing.assert_array_equal(read[name], value, err_msg=name)
 
 
+def test_a_difference_is_told_by_name_size_and_place():
+    """2 against 2.002 is 1e-3 of the largest entry, 4 against 4.4 a tenth; the first name comes first."""
+    expected = {"loss": 5.0, "weight": np.array([[1.0, 2.0]]), "bias": np.array([4.0])}
+    got = expected | {"weight": np.array([[1.0, 2.002]]), "bias": np.array([4.4])}
+    assert_same(got, expected, 0.2, "a test")
+    with pytest.raises(AssertionError) as told:
+        assert_same(got, expected, 1e-6, "after update 7")
+    assert "after update 7: weight differs by 1.00e-03 of its largest entry (2), most at index (0, 1)" in str(
+        told.value
+    )
+    assert "2 of 3 tensors differ, most of all bias differs by 1.00e-01" in str(told.value)
+    with pytest.raises(AssertionError, match=r"loss differs by 2.00e-01 of its size \(5\)"):
+        assert_same(got | {"loss": 6.0}, expected, 1e-6, "a test")
+    with pytest.raises(AssertionError, match="loss"):
+        assert_same(got | {"loss": np.nan}, expected, 1e-6, "a test")
+    with pytest.raises(AssertionError, match=r"bias \(shapes \(2,\) and \(1,\)\)"):
+        assert_same(expected | {"bias": np.zeros(2)}, expected, 1e-6, "a test")
+
+
 # Twins: the same names in the same order, with the same docstrings.
 
 IDIOM = {
