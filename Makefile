@@ -48,6 +48,9 @@ bench: env gl  ## time this machine beside its own ceiling (ten minutes; leave i
 test: env gl  ## every test
 	@$(IN_ENV) OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python -m pytest $(ARGS)
 
+nightly: env gl  ## tests of the formulas with 500 random examples each, and compiled by torch's inductor; hours
+	@$(IN_ENV) HYPOTHESIS_PROFILE=nightly REPRO_TEST_COMPILED=1 OMP_NUM_THREADS=1 python -m pytest tests/formulas $(ARGS)
+
 mutants: env  ## change the formulas in every small way and see whether a test notices (an hour)
 	@$(IN_ENV) OMP_NUM_THREADS=1 python -m workflows.scripts.mutation --out results/evidence/core/mutation.json $(ARGS)
 

@@ -1,7 +1,7 @@
 # The mathematical core: how exact the formulas are, what gradient estimators cost, how many wrong formulas tests notice.
 # Nothing is trained here; what is measured is the same at every scale, but torch.compile, which takes minutes.
 
-# Written by make mutants, which nobody runs for a figure; without it the report has no such page.
+# Written by make mutants, an hour's work that nobody runs for a figure; without it the report has no such page.
 MUTATION_SCORES = "results/evidence/core/mutation.json"
 
 

@@ -164,7 +164,8 @@ def indices(count, like):
 
 def check_shapes(function, **arrays):
     """Raise ValueError unless all arrays have one shape. Numbers and arrays of shape () fit every shape."""
-    shapes = {name: tuple(x.shape) for name, x in arrays.items() if getattr(x, "shape", ()) != ()}
+    arrays = {name: x for name, x in arrays.items() if not isinstance(x, (int, float))}     # torch.compile: no hasattr
+    shapes = {name: tuple(x.shape) for name, x in arrays.items() if x.shape != ()}
     if len(set(shapes.values())) > 1:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise ValueError(

@@ -12,7 +12,7 @@ from shared.formulas._math import log_softmax, sigmoid, softplus
 from shared.formulas.elbo import HALF_LOG_TWO_PI, gaussian_log_prob
 
 ACTION_LIMIT = 1 - 2.0**-24                    # code: clips at 0.99999997, in float32 the largest number below 1
-BOUNDED_STD_SHIFT = 2.0                        # code: embodied/jax/heads.py; the first std is 0.9 of its range
+BOUNDED_STD_SHIFT = 2.0                        # code: embodied/jax/heads.py; the first std is 0.88 of its range
 
 
 def categorical_log_prob(x, logits):

@@ -85,7 +85,7 @@ def info_nce(positive, candidates):
 
 # Latent overshooting, for T = 4 and distance 2. Start t rolls the prior out from the posterior at t-1 (zeros for
 # t = 0); its prediction d applies the actions into t, ..., t+d and is compared with the posterior at t+d (- = masked).
-# Row d = 0 is the ordinary one-step prior: the plain bound.
+# Row d = 0 is the ordinary one-step prior: the plain bound (the paper counts it as distance 1, the code as 0).
 #
 #     start t      0      1      2      3
 #     d = 0      s_0    s_1    s_2    s_3
@@ -175,7 +175,11 @@ def overshooting_kl(post_mean, post_std, prior_mean, prior_std, mask, nats):
     """
     check_shapes("overshooting_kl", post_mean=post_mean, post_std=post_std)
     check_shapes("overshooting_kl", prior_mean=prior_mean, prior_std=prior_std)
-    if prior_mean.shape[:2] != post_mean.shape[:2] or tuple(mask.shape) != tuple(prior_mean.shape[:3]):
+    if (
+        prior_mean.ndim != 4
+        or (*prior_mean.shape[:2], prior_mean.shape[3]) != tuple(post_mean.shape)
+        or tuple(mask.shape) != tuple(prior_mean.shape[:3])
+    ):
         raise ValueError(
             f"overshooting_kl: post {tuple(post_mean.shape)}, prior {tuple(prior_mean.shape)} and mask "
             f"{tuple(mask.shape)} do not fit; expected (B, T, S), (B, T, D + 1, S) and (B, T, D + 1)"

@@ -40,7 +40,8 @@ def quantise(image, bits, noise=None):
       ValueError: image is not floating point, bits is out of range, or the shapes differ.
     Source: PlaNet (5 bits, as in Glow); Dreamer, TF1 (8 bits); authors' code tools/preprocess.py.
     """
-    xp = _check_image("quantise", image, bits)
+    _check_image("quantise", image, bits)
+    xp = namespace(image, noise)
     x = xp.floor(image / 2 ** (PIXEL_BITS - bits)) / 2**bits - 0.5
     if noise is None:
         return x

@@ -53,6 +53,7 @@ def ema(old, new, rate):
       DreamerV2, target critic (1, every 100 updates), agent.py.
     """
     check_shapes("ema", old=old, new=new)
+    namespace(old, new)
     return (1 - rate) * old + rate * new
 
 
@@ -73,6 +74,7 @@ def debias(average, weight, rate):
     """
     if not rate > 0:
         raise ValueError(f"debias: rate is {rate}, expected the positive rate of the average")
+    namespace(average, weight)
     return average / _at_least(weight, rate)
 
 
@@ -91,6 +93,7 @@ def return_range(low, high, limit):
     Source: DreamerV3, return normaliser (limit 1); authors' code embodied/jax/utils.py.
     """
     check_shapes("return_range", low=low, high=high)
+    namespace(low, high)
     return _at_least(high - low, limit)
 
 
@@ -134,4 +137,4 @@ def magnitude_scaled(x, magnitude, eps):
 
 def _at_least(x, limit):
     xp = namespace(x)
-    return xp.maximum(x, xp.full_like(x, limit))
+    return xp.maximum(x, xp.zeros_like(x) + limit)            # not full_like: integers would cut the limit down

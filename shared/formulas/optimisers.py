@@ -101,7 +101,8 @@ def laprop(param, grad, m, v, step, lr, beta1, beta2, eps, *, nesterov=False):
         the paper prints beta2 = 0.99).
       nesterov: use beta1 m + (1 - beta1) u in place of m in the last equation (an option of the authors', off).
     Returns:
-      (param, m, v) after the step, same shape. Meant to be called outside of differentiation.
+      (param, m, v) after the step, same shape. Where v has vanished, u is 0. Meant to be called outside of
+      differentiation.
     Raises:
       ValueError: the shapes differ, or step < 1.
     Source: Ziyin et al. 2020; DreamerV3, optimiser; authors' code embodied/jax/opt.py.
@@ -111,7 +112,7 @@ def laprop(param, grad, m, v, step, lr, beta1, beta2, eps, *, nesterov=False):
         raise ValueError(f"laprop: step counts from 1 (the first update), got {step}")
     xp = namespace(param, grad, m, v)
     v = beta2 * v + (1 - beta2) * (grad * grad)
-    # Where g^2 vanishes (below 1e-38 JAX makes it 0), g would be divided by an eps of 1e-20 alone, and explode.
+    # ours: where g^2 vanishes (below 1e-38 JAX makes it 0), g would be divided by an eps of 1e-20 alone, and explode.
     scaled = xp.where(v > 0, grad / (xp.sqrt(v / (1 - beta2**step)) + eps), xp.zeros_like(grad))
     m = beta1 * m + (1 - beta1) * scaled
     momentum = beta1 * m + (1 - beta1) * scaled if nesterov else m

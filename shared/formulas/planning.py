@@ -24,11 +24,13 @@ def refit(actions, returns, elites, *, std):
     Returns:
       (mean, std), each (..., H, A), unit of the actions. Gradients flow to `actions`; none to `returns`.
     Raises:
-      ValueError: elites is out of range, std is unknown, or the shapes do not fit.
+      ValueError: elites is out of range, std is unknown, the shapes do not fit, or returns are not floating point.
     Source: PlaNet Algorithm 2 (lines 7 and 8); authors' code control/planning.py.
     """
     _check_refit(actions, returns, elites, std)
     xp = namespace(actions, returns)
+    if not xp.isdtype(returns.dtype, "real floating"):
+        raise ValueError(f"refit: returns are {returns.dtype}, expected floating point (an unsigned -returns wraps)")
     best = xp.argsort(-returns, axis=-1, stable=True)[..., :elites]                         # (..., K)
     chosen = xp.take_along_axis(actions, best[..., None, None], axis=-3)                    # (..., K, H, A)
     mean = xp.mean(chosen, axis=-3)

@@ -33,7 +33,7 @@ def lambda_return(reward, discount, next_value, lambda_):
         _check_time("lambda_return", x)
     namespace(reward, discount, next_value, lambda_)          # refuses a mixture of libraries
     rows = (reward, discount, next_value)
-    if getattr(lambda_, "shape", ()) == ():
+    if isinstance(lambda_, (int, float)) or lambda_.shape == ():
         step = functools.partial(_step, share=lambda_)
     else:
         step, rows = _step, (*rows, lambda_)

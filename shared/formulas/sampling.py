@@ -52,8 +52,9 @@ def truncated_normal_sample(loc, scale, low, high, uniform):
       low, high: ends of the interval, numbers (DreamerV2's actions: -1 and 1).
       uniform: draws of the caller, in [0, 1), (...).
     Returns:
-      (...), in [low, high], unit of loc. Gradients flow to loc and scale. In tails beyond 5.42 scales, further than
-      float32 can go, the sample is loc +- 5.42 scale, and so is its gradient.
+      (...), in [low, high], unit of loc. Gradients flow to loc, scale and uniform. In tails beyond 5.42 scales, further
+      than float32 can go, the sample is loc +- 5.42 scale, and so is its gradient. At the ends of the interval the
+      libraries pass all, half or nothing of it. # ours: the authors' code clips 1e-6 inside and passes the gradient on.
     Raises:
       ValueError: the arrays differ in shape.
     Source: DreamerV2, continuous control (truncated normal policy); authors' code common/dists.py.
@@ -97,7 +98,8 @@ def categorical_sample(probs, uniform):
       probs: probabilities, (..., K), >= 0; their sum may deviate from 1 by rounding.
       uniform: draws of the caller, in [0, 1), (...): one per categorical.
     Returns:
-      (..., K), one-hot, dtype of probs; a class of probability 0 is never drawn. No gradient: see `straight_through`.
+      (..., K), one-hot, dtype of probs; a class of probability 0 is never drawn. NaN in probs or uniform makes its row
+      NaN, so that a diverged model shows. No gradient: see `straight_through`.
     Raises:
       ValueError: uniform does not have the shape of probs without its last axis.
     Source: Devroye 1986, section III.2; latents of DreamerV2 and DreamerV3 (there drawn by the library).
@@ -116,7 +118,7 @@ def categorical_sample(probs, uniform):
     last = xp.max(xp.where(possible, k, xp.zeros_like(probs)), axis=-1, keepdims=True)
     hit = possible & ((cumulative > target) | (k == last))
     first = xp.min(xp.where(hit, k, xp.full_like(probs, math.inf)), axis=-1, keepdims=True)
-    return xp.astype(k == first, probs.dtype)
+    return xp.where(xp.isnan(target), target, xp.astype(k == first, probs.dtype))
 
 
 def straight_through(sample, probs):
@@ -134,6 +136,7 @@ def straight_through(sample, probs):
     Source: Bengio et al. 2013; latents of DreamerV2 (authors' code common/dists.py) and DreamerV3.
     """
     check_shapes("straight_through", sample=sample, probs=probs)
+    namespace(sample, probs)
     return stop_gradient(sample) + (probs - stop_gradient(probs))
 
 

@@ -65,7 +65,7 @@ def symexp_bins(count, low, high):
       ValueError: count is below 2, or the ends are not symmetric.
     Source: DreamerV3, reward and value heads; authors' code embodied/jax/heads.py.
     """
-    if not isinstance(count, int) or count < 2:
+    if not isinstance(count, (int, np.integer)) or count < 2:
         raise ValueError(f"symexp_bins: count is {count}, expected a whole number of at least 2")
     if not (high > 0 and low == -high):
         raise ValueError(f"symexp_bins: ends {low} and {high}, expected symmetric ones: low = -high < 0, e.g. -20, 20")

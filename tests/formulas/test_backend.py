@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from shared.formulas._backend import is_torch, reverse_scan, stop_gradient_tree
+from shared.formulas._backend import indices, is_torch, reverse_scan, stop_gradient_tree
+from shared.formulas.normalization import return_range
+from shared.formulas.planning import refit
 from shared.formulas.returns import lambda_return
+from shared.formulas.sampling import categorical_sample
 from shared.formulas.transforms import twohot
 
 Pair = namedtuple("Pair", "left right")
@@ -55,3 +58,24 @@ def test_bins_are_searched_for_transposed_values_without_a_warning_of_torch():
         warnings.simplefilter("error")
         got = twohot(values, bins)
     assert torch.equal(got, twohot(values.contiguous(), bins))
+
+
+def test_indices_lie_on_the_device_of_their_model():
+    assert indices(3, torch.zeros(2, dtype=torch.int64, device="meta")).device.type == "meta"
+
+
+def test_nan_makes_its_row_of_a_sample_nan(run):
+    """A row in which a probability or the draw is NaN, and no other."""
+    probs = [[0.2, np.nan, 0.3, 0.0], [0.2, 0.5, 0.3, 0.0], [0.2, 0.5, 0.3, 0.0]]
+    got = run(categorical_sample, probs, [0.1, np.nan, 0.1])
+    assert np.isnan(got[:2]).all() and got[2].tolist() == [1, 0, 0, 0]
+
+
+def test_a_limit_is_not_cut_down_to_an_integer():
+    for make in (np.array, torch.tensor):
+        assert float(return_range(make([0]), make([0]), 0.5)[0]) == 0.5
+
+
+def test_the_best_of_unsigned_returns_cannot_be_asked_for():
+    with pytest.raises(ValueError, match="refit: returns are uint8, expected floating point"):
+        refit(np.zeros((4, 1, 1)), np.arange(4, dtype=np.uint8), 1, std="code")

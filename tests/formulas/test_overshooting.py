@@ -281,6 +281,11 @@ def test_shapes_must_fit_together():
     mask = overshooting_mask(STEPS, DISTANCE, LENGTHS)
     with pytest.raises(ValueError, match="overshooting_kl: post .* prior .* mask .* do not fit"):
         overshooting_kl(post_mean, post_std, prior_mean, prior_std, mask[:, :, :2], 0.0)
+    for odd in (lambda x: x[..., 0], lambda x: x[..., :1]):  # no latent axis, or one that would broadcast
+        with pytest.raises(ValueError, match="overshooting_kl: post .* prior .* mask .* do not fit"):
+            overshooting_kl(odd(post_mean), odd(post_std), prior_mean, prior_std, mask, 0.0)
+    with pytest.raises(ValueError, match="overshooting_kl: post .* prior .* mask .* do not fit"):
+        overshooting_kl(post_mean[..., 0], post_std[..., 0], prior_mean[..., 0], prior_std[..., 0], mask, 0.0)
     with pytest.raises(ValueError, match="overshooting_kl: .*post_mean.*post_std"):
         overshooting_kl(post_mean, post_std[:, :1], prior_mean, prior_std, mask, 0.0)
     with pytest.raises(ValueError, match="overshooting_kl: .*prior_mean.*prior_std"):

@@ -277,6 +277,12 @@ def test_gradient_to_the_target_by_hand(grad):
     assert_array_equal(grad(coded, weight, x, UNEVEN)[1], [(16 - 5) / 8, 0, 0])
 
 
+def test_gradient_to_the_target_at_the_end_bins_is_that_of_the_inside(grad):
+    """Weights 0, 1, 2, 3, 4 on bins -2, ..., 2: slope 1, also exactly at -2 and 2."""
+    weight = np.tile(np.arange(5.0), (2, 1))
+    assert_array_equal(grad(coded, weight, [-2.0, 2.0], np.arange(-2.0, 3))[1], [1, 1])
+
+
 def test_gradients_of_the_mean_by_hand(grad):
     bins, probs = np.array([-8.0, -1, 0, 1, 8]), np.array([[0.5, 0.125, 0.25, 0.0, 0.125], [0.0, 0.0, 0.0, 1.0, 0.0]])
     to_probs, to_bins = grad(twohot_mean, probs, bins)
