@@ -55,9 +55,14 @@ rule planet_diagnostics:
         "results/{scale}/planet/{framework}/{variant}/{task}/seed_{seed}.diagnostics.h5",
     log:
         "results/{scale}/planet/{framework}/{variant}/{task}/seed_{seed}.diagnostics.log",
+    benchmark:
+        "results/{scale}/planet/{framework}/{variant}/{task}/seed_{seed}.diagnostics.benchmark.tsv"
     conda:
         "../environment.yml"
     threads: 1
+    resources:
+        mem_mb=4_000,
+        runtime="2h",
     shell:
         "OMP_NUM_THREADS={threads} python -m replications.planet.diagnostics --run {input} --out {output} --threads {threads} 2>&1 | tee {log}"
 

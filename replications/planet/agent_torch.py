@@ -307,14 +307,14 @@ def make_optimiser(model: torch.nn.Module, settings: Optimiser) -> torch.optim.A
 def objective(
     model, loss, *, image, action, reward, noise, overshooting_noise=None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """What PlaNet minimises: Equation 3 with free nats, and the reward weighted by 10.
+    """What PlaNet minimises: Equation 3 with free nats, and the terms weighted (the paper: the reward by 10).
 
     Args:
       model, loss: the WorldModel and its Loss settings.
-      image: (B, T, 64, 64, 3) in [-0.5, 0.5), network input and target alike. reward: (B, T), of arriving at the image.
+      image: (B, T, 64, 64, 3) in [-0.5, 0.5), network input and target alike. reward: (B, T), to predict from each row.
       action: (B, T, A), the action that LED to each row. noise: (B, T, S), standard normal.
       overshooting_noise: (B, T, D + 1, S), or None without overshooting.
-    Returns: the total (), and the named terms, each a mean over (B, T) in nats.
+    Returns: the total (), and the named terms, each a mean over (B, T) in nats (squared_error: squared units).
     Source: code, training/utility.py, compute_objectives.
     """
     post, prior = model.latent.observe(model.encoder(image), action, noise, initial_state(model.latent, len(action)))
@@ -357,6 +357,8 @@ def overshooting(
     mean, std = (rolled[name].unflatten(0, (size, length)) for name in ("mean", "std"))  # (B, T, D + 1, S)
     mask = overshooting_mask(length, distance, torch.full((size,), length, device=action.device))
     kl = overshooting_kl(post["mean"].detach(), post["std"].detach(), mean, std, mask, loss.free_nats)
+    if loss.keep_free_nats:
+        kl = kl + loss.free_nats * mask
     ahead = slice(1, -1 if loss.overshooting_mean == "all" else None)
     entries = mask[:, :, ahead].numel() if loss.overshooting_mean == "all" else mask[:, :, ahead].sum()
     miss = torch.zeros_like(kl)

@@ -62,10 +62,11 @@ class Loss(Strict):
 
     @model_validator(mode="after")
     def overshooting_has_entries(self):
-        if self.overshoots and self.overshooting_distance < 2:
+        least, last = (2, "D") if self.overshooting_mean == "all" else (1, "D + 1")
+        if self.overshoots and self.overshooting_distance < least:
             raise ValueError(
-                f"overshooting_distance ({self.overshooting_distance}) must be at least 2 where an overshooting scale "
-                "is not 0: the loss compares predictions of 2 .. D steps"
+                f"overshooting_distance ({self.overshooting_distance}) must be at least {least} where an overshooting "
+                f"scale is not 0: overshooting_mean {self.overshooting_mean} takes predictions of 2 .. {last} steps"
             )
         return self
 
@@ -114,12 +115,18 @@ class Batch(Strict):
 
 
 class ReplayConfig(Strict):
-    older: PositiveInt  # episodes in the pool between two refreshes
+    older: PositiveInt  # older episodes in the pool, at most (where pool is None)
     recent: PositiveInt  # new episodes in the pool
     pool: int | None = Field(gt=0)  # episodes in the pool in all: older ones fill it up; None: older + recent
     chunks_per_refresh: PositiveInt
     shuffle_chunks: int = NonNegative  # drawn chunks wait in a buffer of this size, which is emptied in random order,
     prefetch_chunks: int = NonNegative  # and then in a queue of this length
+
+    @model_validator(mode="after")
+    def pool_holds_the_recent(self):
+        if self.pool is not None and self.pool < self.recent:
+            raise ValueError(f"pool ({self.pool}) must be at least recent ({self.recent}): it holds both kinds")
+        return self
     capacity_rows: int | None = Field(gt=0)  # None keeps everything
     memory_rows: PositiveInt
 
@@ -157,11 +164,12 @@ class Config(Strict):
     def chunks_fit_episodes(self):
         for task, repeat in self.environment.action_repeat.items():
             rows = self.environment.time_limit_env_steps // repeat + 1
-            for name, length in (("batch.length", self.batch.length), ("video.length", self.video.length)):
+            drawn = self.batch.length + (self.loss.alignment == "leaving")  # whose last reward lies one row further
+            for name, length in (("batch.length", drawn), ("video.length", self.video.length)):
                 if length > rows:
                     raise ValueError(
-                        f"{name} ({length} rows) exceeds an episode of {task} ({rows} rows at action repeat {repeat}); "
-                        f"lower {name}"
+                        f"{name} (needs {length} rows) exceeds an episode of {task} ({rows} rows at action repeat "
+                        f"{repeat}); lower {name}"
                     )
             if self.schedule.prefill_env_steps < (rows - 1) * repeat:
                 raise ValueError(

@@ -6,7 +6,6 @@ shared/figures/tables.py has the rule of the verdicts; figures_published.py the 
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from replications.planet.figures_published import (
@@ -103,7 +102,7 @@ def _random_rows(sources: Sequence[Source]) -> pd.DataFrame:
     """Mean return of the random prefill, per task with runs that have one."""
     rows = []
     for task in TASKS:
-        returns = np.concatenate([random_returns(source) for source in sources if source.task == task] or [[]])
+        returns = random_returns(source for source in sources if source.task == task)
         if len(returns):
             rows.append(
                 {

@@ -76,11 +76,23 @@ def tasks_of(config: Config, task: str) -> tuple[str, ...]:
     return tasks
 
 
-def makers(config: Config, tasks: Sequence[str]) -> tuple[Callable[[], Env], Callable[[], Env]]:
-    """What makes the training environment, and what makes those of evaluation and video."""
+def check_rounds(config: Config, tasks: Sequence[str]) -> None:
+    """Raise UserError where one agent's tasks would not all have had as many episodes at an evaluation."""
+    once = len(tasks) * config.environment.time_limit_env_steps
+    for name in ("prefill_env_steps", "evaluate_every_env_steps", "total_env_steps") if len(tasks) > 1 else ():
+        value = getattr(config.schedule, name)
+        if value % once:
+            raise UserError(
+                f"schedule.{name} = {value}: with {len(tasks)} tasks in turn it must be a multiple of {once} env steps "
+                f"(an episode of each), for example {max(once, value // once * once)}"
+            )
+
+
+def maker(config: Config, tasks: Sequence[str]) -> Callable[[], Env]:
+    """What makes one environment of a run."""
     world = config.environment
-    makes = [
-        functools.partial(
+    makes = {
+        task: functools.partial(
             make_env,
             task,
             size=world.size,
@@ -90,19 +102,18 @@ def makers(config: Config, tasks: Sequence[str]) -> tuple[Callable[[], Env], Cal
             shadow_size=world.shadow_size,
         )
         for task in tasks
-    ]
+    }
     if len(tasks) == 1:
-        return makes[0], makes[0]
-    specs = common_specs(makes)
-    return tuple(functools.partial(Joint, makes, specs, turn=turn) for turn in ("episode", "environment"))
+        return makes[tasks[0]]
+    return functools.partial(Joint, list(makes.values()), common_specs(makes))
 
 
 def make_parts(config: Config, options: argparse.Namespace) -> runner.Parts:
     """Environments, replay, agents, each with its own stream of the seed."""
     seeds = dict(zip(STREAMS, SeedSequence(options.seed).spawn(len(STREAMS)), strict=True))
     tasks = tasks_of(config, options.task)
-    train, test = makers(config, tasks)
-    envs = VectorEnv(train, 1, seeds["environment"])  # one: a process of its own would only wait
+    make = maker(config, tasks)
+    envs = VectorEnv(make, 1, seeds["environment"])  # one: a process of its own would only wait
     replay = Replay(
         claim.checkpoint_folder(options.out) / "replay",
         envs.obs_spec,
@@ -110,19 +121,18 @@ def make_parts(config: Config, options: argparse.Namespace) -> runner.Parts:
         seed=seeds["replay"],
         **config.replay.model_dump(),
     )
-    evaluation_episodes = config.evaluation.episodes * len(tasks)
     agent_class = framework_module(options.framework).PlanetAgent
     return runner.Parts(
         agent=agent_class(config, envs.obs_spec, envs.act_spec, seed=seeds["agent"], device=options.device),
         prefill=RandomAgent(envs.act_spec, seeds["prefill"]),
         envs=envs,
-        evaluation_envs=VectorEnv(test, evaluation_episodes, seeds["evaluation"], workers=options.workers),
-        video_envs=VectorEnv(test, config.video.sequences, seeds["video"]),
+        evaluation_envs=VectorEnv(make, config.evaluation.episodes, seeds["evaluation"], workers=options.workers),
+        video_envs=VectorEnv(make, config.video.sequences, seeds["video"]),
         replay=replay,
         plan=config.schedule,
         # leaving: the reward of a chunk's last row lies one row further
         batch=(config.batch.size, config.batch.length + (config.loss.alignment == "leaving")),
-        evaluation_episodes=evaluation_episodes,
+        evaluation_episodes=config.evaluation.episodes * len(tasks),  # of each task, one after the other
         video=(config.video.context, config.video.length),
     )
 
@@ -130,7 +140,7 @@ def make_parts(config: Config, options: argparse.Namespace) -> runner.Parts:
 def train(options: argparse.Namespace) -> None:
     """Check everything a person can get wrong, then claim the place, build the parts and run."""
     if options.framework == "numpy":
-        simulator.play(options)
+        simulator.play(options)  # on the CPU, whatever --device says
         return
     resolved = configs.read_resolved(options.config)
     if resolved["variant"].startswith(simulator.VARIANTS):
@@ -139,7 +149,7 @@ def train(options: argparse.Namespace) -> None:
             f"--framework numpy instead of {options.framework}"
         )
     config = configs.build(Config, resolved["values"], where=str(options.config))
-    tasks_of(config, options.task)
+    check_rounds(config, tasks_of(config, options.task))
     options.device = framework_module(options.framework).prepare(options.device, options.threads)
     identity = {name: resolved[name] for name in ("paper", "variant", "scale")}
     identity |= {"framework": options.framework, "task": options.task, "seed": options.seed}

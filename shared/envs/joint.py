@@ -4,8 +4,7 @@ Source: PlaNet, Appendix C; authors' code control/wrappers.py:397-426 (actions p
 task; images alone tell the tasks apart). Read suite.py for how one task is made.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -13,25 +12,29 @@ from shared.envs.spec import ActSpec, Env, ObsSpec, Row, check_action
 from shared.errors import UserError
 
 
-def common_specs(makes: Sequence[Callable[[], Env]]) -> tuple[ObsSpec, ActSpec]:
+def common_specs(makes: Mapping[str, Callable[[], Env]]) -> tuple[ObsSpec, ActSpec]:
     """What all tasks show, and the action that all can be driven with: as long as the longest.
 
-    Makes each environment once, and frees it.
+    makes: task -> what makes it; each environment is made once, and freed.
     Raises:
       UserError: the tasks show different things, or one takes discrete actions, which cannot be padded.
     """
-    shown, sizes = [], []
-    for make in makes:
+    shown, sizes = {}, []
+    for task, make in makes.items():
         env = make()
-        shown.append(dict(env.obs_spec))
+        shown[task] = dict(env.obs_spec)
         sizes.append(env.act_spec.size)
         discrete = env.act_spec.discrete
         env.close()
+        first = next(iter(shown))
         if discrete:
-            raise UserError(f"one agent for all tasks: task {len(sizes)} takes discrete actions; leave it out")
-        if shown[-1] != shown[0]:
-            raise UserError(f"one agent for all tasks: task {len(sizes)} shows {shown[-1]}, the first {shown[0]}")
-    return shown[0], ActSpec(max(sizes))
+            raise UserError(f"one agent for all tasks: {task!r} takes discrete actions; leave it out of joint_tasks")
+        if shown[task] != shown[first]:
+            raise UserError(
+                f"one agent for all tasks: {task!r} shows {shown[task]}, {first!r} shows {shown[first]}; leave one of "
+                "them out of joint_tasks"
+            )
+    return shown[first], ActSpec(max(sizes))
 
 
 class Joint:
@@ -40,20 +43,14 @@ class Joint:
     Args:
       makes: one maker per task; all show the same observations.
       specs: of `common_specs`; a task takes the first entries of an action and ignores the rest.
-      turn: what decides the task, by the seed that vector.py gives an episode, whose spawn key ends in (environment,
-        episode): "episode" plays the tasks in turn, "environment" gives each environment one task for good.
+
+    Episode k is of task k mod n, by the seed that vector.py gives it, whose spawn key ends in k. So several
+    environments that are reset together play one task side by side, and n such rounds test every task.
     """
 
-    def __init__(
-        self,
-        makes: Sequence[Callable[[], Env]],
-        specs: tuple[ObsSpec, ActSpec],
-        *,
-        turn: Literal["episode", "environment"],
-    ):
+    def __init__(self, makes: Sequence[Callable[[], Env]], specs: tuple[ObsSpec, ActSpec]):
         self._makes = list(makes)
         self._envs: dict[int, Env] = {}
-        self._place = {"environment": -2, "episode": -1}[turn]
         self._env: Env | None = None  # of the running episode
         self.obs_spec, self.act_spec = specs
 
@@ -84,7 +81,7 @@ class Joint:
             env.close()
 
     def _choose(self, seed: np.random.SeedSequence) -> None:
-        task = seed.spawn_key[self._place] % len(self._makes)
+        task = seed.spawn_key[-1] % len(self._makes)
         if task not in self._envs:
             self._envs[task] = self._makes[task]()
         self._env = self._envs[task]

@@ -4,7 +4,7 @@ A point of a curve is an evaluation: the returns of its episodes, pooled over se
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,8 +64,16 @@ def evaluations(source: Source) -> pd.DataFrame:
     )
 
 
-def random_returns(source: Source) -> np.ndarray:
-    """Returns of the episodes that the random prefill collected, (E,)."""
+def random_returns(sources: Iterable[Source]) -> np.ndarray:
+    """Returns of the episodes that the random prefills collected, (E,).
+
+    Runs with one seed have the same prefill, whatever is trained: it counts once.
+    """
+    prefills = {(source.task, source.seed, tuple(_prefill(source))) for source in sources}
+    return np.array([score for *_, scores in sorted(prefills) for score in scores], dtype=np.float64)
+
+
+def _prefill(source: Source) -> np.ndarray:
     table = source.run.tables["train/episode"]
     if table.empty:
         return np.empty(0)

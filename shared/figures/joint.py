@@ -1,7 +1,8 @@
 """A run of one agent on several tasks, seen as one run per task, so that it can stand beside separate agents.
 
 The tasks take turns, in the order of environment.joint_tasks: training episode e (from 1) is of task (e - 1) mod n,
-place e (from 0) of an evaluation is of task e mod n. A paper's figures give the views to panels.py.
+an evaluation plays evaluation.episodes of the first task, then of the second, ... A paper's figures give the views to
+panels.py.
 """
 
 import dataclasses
@@ -46,7 +47,8 @@ def _view(source: Source, index: int, task: str, tasks: int) -> Source:
 
     schedule = source.values["schedule"]
     prefill = int(own_steps(schedule["prefill_env_steps"]))
-    own_test = test[test["episode"].to_numpy() % tasks == index]
+    trials = source.values["evaluation"]["episodes"]  # of each task
+    own_test = test[test["episode"].to_numpy() // trials == index]
     own_test = own_test.assign(env_steps=own_steps(own_test["env_steps"].to_numpy()))
     again = own_test.duplicated(["env_steps", "episode"], keep="last")  # evaluated twice within one round of the tasks
     tables = {

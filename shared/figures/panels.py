@@ -111,7 +111,7 @@ def draw_panel(
     for level in levels:
         _level(axes, marks, level.score, level.color, level.style, 0.9)
         rows.append({"kind": "published", "method": level.method, "center": level.score, "origin": level.origin})
-    random = np.concatenate([random_returns(source) for sources in runs.values() for source in sources] or [[]])
+    random = random_returns(source for sources in runs.values() for source in sources)
     if len(random):
         _level(axes, marks, summary.center(random), RANDOM_COLOR, RANDOM_STYLE, 1.1)
         rows.append(

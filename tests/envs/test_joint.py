@@ -40,34 +40,23 @@ class Narrow:
 
 
 def toys():
-    return [functools.partial(make_env, task, **LIMITS) for task in ("toy_reach", "toy_terminal")]
+    return {task: functools.partial(make_env, task, **LIMITS) for task in ("toy_reach", "toy_terminal")}
 
 
-def narrow_ones(count=3):
-    return [functools.partial(Narrow, number) for number in range(count)]
+def join(makes):
+    """What makes an environment of these tasks."""
+    return functools.partial(Joint, list(makes.values()), common_specs(makes))
 
 
-def tasks_of(turn, count, resets):
-    """The number of the task that every environment shows, per reset."""
-    makes = narrow_ones()
-    specs = common_specs(makes)
-    envs = VectorEnv(functools.partial(Joint, makes, specs, turn=turn), count, SEED)
-    return [envs.reset()["image"][:, 0, 0, 0].tolist() for _ in range(resets)]
-
-
-def test_training_plays_the_tasks_in_turn():
-    assert tasks_of("episode", 1, 5) == [[0], [1], [2], [0], [1]]
-
-
-def test_evaluation_gives_each_environment_one_task_for_good():
-    assert tasks_of("environment", 6, 3) == [[0, 1, 2, 0, 1, 2]] * 3
+def test_tasks_come_in_turn_and_environments_that_are_reset_together_play_the_same():
+    envs = VectorEnv(join({str(number): functools.partial(Narrow, number) for number in range(3)}), 2, SEED)
+    assert [envs.reset()["image"][:, 0, 0, 0].tolist() for _ in range(5)] == [[k, k] for k in (0, 1, 2, 0, 1)]
 
 
 def test_actions_are_as_long_as_the_longest_and_cut_per_task():
-    makes = [*toys()[:1], functools.partial(Narrow, size=64)]
-    specs = common_specs(makes)
-    assert specs[1] == ActSpec(2)
-    env = Joint(makes, specs, turn="episode")
+    makes = {"toy_reach": toys()["toy_reach"], "narrow": functools.partial(Narrow, size=64)}
+    assert common_specs(makes)[1] == ActSpec(2)
+    env = join(makes)()
     env.reset(np.random.SeedSequence(0, spawn_key=(0, 1)))
     assert env.step(np.array([0.25, -1.0], np.float32))["reward"] == 0.25  # the second entry goes nowhere
     with pytest.raises(ValueError, match=r"Joint.step: action has shape \(1,\), expected \(2,\)"):
@@ -76,8 +65,8 @@ def test_actions_are_as_long_as_the_longest_and_cut_per_task():
 
 def test_rows_are_those_of_the_task_alone_and_a_resumed_run_goes_on():
     makes = toys()
-    joint = VectorEnv(functools.partial(Joint, makes, common_specs(makes), turn="episode"), 1, SEED)
-    alone = [VectorEnv(make, 1, SEED) for make in makes]
+    joint = VectorEnv(join(makes), 1, SEED)
+    alone = [VectorEnv(make, 1, SEED) for make in makes.values()]
     actions = np.random.default_rng(0).uniform(-1, 1, (4, 1, 2)).astype(np.float32)
     for episode in range(4):
         expected = alone[episode % 2]
@@ -90,7 +79,7 @@ def test_rows_are_those_of_the_task_alone_and_a_resumed_run_goes_on():
                 np.testing.assert_array_equal(got[name], wanted[name])
             got, wanted = joint.step(action), expected.step(action)
     state = joint.save()
-    resumed = VectorEnv(functools.partial(Joint, makes, common_specs(makes), turn="episode"), 1, SEED)
+    resumed = VectorEnv(join(makes), 1, SEED)
     rows = resumed.load(state)
     for name in got:
         np.testing.assert_array_equal(rows[name], got[name])
@@ -98,10 +87,10 @@ def test_rows_are_those_of_the_task_alone_and_a_resumed_run_goes_on():
 
 
 def test_what_cannot_be_joined_is_refused():
-    with pytest.raises(UserError, match="task 2 takes discrete actions"):
-        common_specs([Narrow, functools.partial(Narrow, discrete=True)])
-    with pytest.raises(UserError, match=r"task 2 shows .*\(4, 4, 3\).*the first"):
-        common_specs([Narrow, functools.partial(Narrow, size=4)])
+    with pytest.raises(UserError, match="'b' takes discrete actions; leave it out of joint_tasks"):
+        common_specs({"a": Narrow, "b": functools.partial(Narrow, discrete=True)})
+    with pytest.raises(UserError, match=r"'b' shows .*\(4, 4, 3\).*'a' shows .*leave one"):
+        common_specs({"a": Narrow, "b": functools.partial(Narrow, size=4)})
 
 
 def test_environments_are_made_when_their_task_comes_up_and_all_are_freed():
@@ -111,10 +100,9 @@ def test_environments_are_made_when_their_task_comes_up_and_all_are_freed():
         made.append(Narrow(number))
         return made[-1]
 
-    makes = [functools.partial(make, number) for number in range(3)]
-    specs = common_specs(makes)
+    makes = join({str(number): functools.partial(make, number) for number in range(3)})
     made.clear()
-    env = Joint(makes, specs, turn="episode")
+    env = makes()
     assert not made
     with pytest.raises(ValueError, match="call reset first"):
         env.step(np.zeros(1, np.float32))

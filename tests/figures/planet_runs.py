@@ -39,7 +39,10 @@ def write_joint_run(
         "task": "all_tasks",
         "seed": seed,
     }
-    values = {"schedule": {"prefill_env_steps": prefill_rounds * len(tasks) * 1000}}
+    values = {
+        "schedule": {"prefill_env_steps": prefill_rounds * len(tasks) * 1000},
+        "evaluation": {"episodes": trials},
+    }
     if joint_tasks:
         values["environment"] = {"joint_tasks": list(tasks)}
     writer = RunWriter(
@@ -58,7 +61,7 @@ def write_joint_run(
         writer.add("train/episode", **row, **common)
     for evaluation, after in enumerate(range(prefill_rounds, rounds + 1, every)):
         for place in range(trials * len(tasks)):
-            score = returns(seed, evaluation, place % len(tasks), place // len(tasks))
+            score = returns(seed, evaluation, place // trials, place % trials)
             row = {"env_steps": after * len(tasks) * 1000, "episode": place, "return": score}
             writer.add("eval/episode", **row, **common)
     if not complete:

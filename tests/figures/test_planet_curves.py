@@ -110,7 +110,7 @@ def test_the_views_of_a_joint_run_count_their_own_episodes(results):
     assert train["episode"].tolist() == [6 * n for n in range(1, 26)]
     assert train["env_steps"].tolist() == [1000 * n for n in range(1, 26)]
     assert test["env_steps"].tolist() == [5000, 5000, 15000, 15000, 25000, 25000]
-    assert test["episode"].tolist() == [5, 11] * 3
+    assert test["episode"].tolist() == [10, 11] * 3
     assert (walker.env_steps, walker.total_env_steps) == (25_000, 25_000)
     assert walker.values["schedule"]["prefill_env_steps"] == 5000
     assert walker.path == source.path and walker.config == source.config

@@ -222,7 +222,7 @@ def test_latent_overshooting_loss_and_gradients(side, case):
     os_noise = side.double(arrays.get("os_prior_eps", np.zeros(shape)))
     embed, action = side.double(arrays["embed"]), side.double(arrays["action"])
     settings = SimpleNamespace(
-        free_nats=float(meta["free_nats"]), overshooting_mean="all", overshooting_reward_scale=0.0
+        free_nats=float(meta["free_nats"]), overshooting_mean="all", overshooting_reward_scale=0.0, keep_free_nats=False
     )
 
     def loss(latent):

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from replications.planet import agent_jax, agent_torch, model_jax, model_torch
 from replications.planet.config import Config
-from shared.config import ROOT, build
+from shared.config import ROOT, build, leaves, read_variants
 from shared.envs.spec import ActSpec
 from shared.testing import agent_suite
 from shared.testing.parity import assert_same
@@ -25,26 +25,36 @@ from tests import tiny
 from tests.replications.test_planet import make_batch
 
 ACTIONS, BATCH, LENGTH = 2, 2, 4
+LEARNING = ("model", "loss", "optimiser")  # the groups of the config that an update depends on
+SMALLER = {"overshooting_distance": 3, "reward_units": 8, "reward_layers": 2, "ramp_updates": 20}  # where not 0
+
+
+def learning_variants():
+    """Variant -> what it changes about an update, made tiny: every variant of experiments.yaml that differs in that."""
+    found = {}
+    for variant, changes in read_variants("planet").items():
+        keys = dict(leaves(changes, where=variant))
+        keys = {key: SMALLER.get(key.partition(".")[2], value) for key, value in keys.items()}
+        mine = {key.replace(".", "__"): value for key, value in keys.items() if key.partition(".")[0] in LEARNING}
+        if mine not in found.values():
+            found[variant] = mine
+    return found
+
+
 VARIANTS = {
+    **learning_variants(),
+    "two-layers": {"model__hidden_layers": 2},
+    "clipped": {"optimiser__clip_norm": 10.0},
+}
+PLANNERS = {
     "rssm": {},
     "ssm": {"model__latent": "ssm"},
     "drnn": {"model__latent": "drnn"},
-    "deterministic": {"model__mean_only": True, "loss__divergence_scale": 0.0},
-    "overshooting": {"loss__overshooting_scale": 0.5, "loss__overshooting_distance": 3},
-    "drnn_overshooting": {
-        "model__latent": "drnn", "loss__overshooting_scale": 0.5, "loss__overshooting_distance": 3
-    },
-    "camera_ready": {"loss__keep_free_nats": True, "optimiser__ramp_updates": 20},
-    "first_release": {
-        "model__future_rnn": False, "loss__free_nats": 2.0, "loss__likelihood": "squared_error",
-        "loss__global_prior_scale": 0.1, "loss__keep_free_nats": True, "loss__overshooting_mean": "valid",
-        "loss__overshooting_scale": 1.0, "loss__overshooting_reward_scale": 100.0, "loss__overshooting_distance": 3,
-        "optimiser__ramp_updates": 20,
-    },
-    "two_layers": {"model__hidden_layers": 2},
-    "elu": {"model__activation": "elu"},
-    "clipped": {"optimiser__clip_norm": 10.0},
-}  # fmt: skip
+    "deterministic": {"model__mean_only": True},
+    "random-shooting": {"planner__iterations": 1, "planner__elites": 1},
+    "gradient-planner": {"planner__method": "gradient", "planner__iterations": 4, "planner__elites": 1},
+    "camera-ready": {"planner__discount": 0.99},
+}
 FLOAT64 = 1e-10
 
 
@@ -60,8 +70,16 @@ def float64():
         yield
 
 
-def make_config(variant) -> Config:
-    return build(Config, tiny.values(**VARIANTS[variant]), where="a test")
+def make_config(variant, among=VARIANTS) -> Config:
+    return build(Config, tiny.values(**among[variant]), where="a test")
+
+
+def test_every_kind_of_variant_is_held():
+    """The names as they stand in experiments.yaml; what is left out learns as one of these does."""
+    assert VARIANTS.keys() == {
+        "rssm", "ssm", "deterministic", "deterministic-fair", "overshooting", "drnn", "drnn-overshooting", "elu",
+        "ssm-elu", "camera-ready", "first-release", "two-layers", "clipped",
+    }  # fmt: skip
 
 
 def make_inputs(config, dtype):
@@ -168,19 +186,21 @@ def test_convolutions_and_their_gradients_equal_torchs(ours, theirs, kernel, siz
     assert_same(got, expected, 1e-13, f"kernel {kernel}, size {size}")
 
 
-def test_float32_agrees_to_its_rounding():
-    """One update: losses 1e-6, gradients 2e-4 of the largest entry (sums over 12288 pixels, in other orders)."""
-    config = make_config("rssm")
+@pytest.mark.parametrize("variant", ["rssm", "ssm", "drnn", "first-release"])
+def test_float32_agrees_to_its_rounding(variant):
+    """One update: losses 1e-5 (a KL of 0.002 nats is the difference of terms near 1), gradients 2e-4 of the largest
+    entry (sums over 12288 pixels, in other orders)."""
+    config = make_config(variant)
     inputs, parameters = make_inputs(config, np.float32), start_parameters(config, np.float32)
     (expected,), (got,) = (f(config, inputs, parameters, {1}).values() for f in (torch_updates, jax_updates))
-    assert_same(got[0], expected[0], 1e-6, "float32 losses")
+    assert_same(got[0], expected[0], 1e-5, "float32 losses")
     assert_same(got[1], expected[1], 2e-4, "float32 gradients")
 
 
-@pytest.mark.parametrize("variant", ["rssm", "ssm", "drnn"])
+@pytest.mark.parametrize("variant", PLANNERS)
 def test_plans_agree(variant, float64):
-    """Filter an image, then all iterations of the cross-entropy method: the same elites, means and deviations."""
-    config = make_config(variant)
+    """Filter an image, then all iterations of the planner: the same elites, means and deviations, the same slopes."""
+    config = make_config(variant, PLANNERS)
     parameters = start_parameters(config)
     random, plan, stoch = np.random.default_rng(1), config.planner, config.model.stoch_size
     image, action = random.uniform(-0.5, 0.5, (2, 64, 64, 3)), random.uniform(-1, 1, (2, ACTIONS))

@@ -152,7 +152,11 @@ def overshooting_by_hand(settings):
 def test_overshooting_by_hand(side, mean):
     """all: predictions of 2 .. D steps over all B T (D - 1) entries; valid: 2 .. D + 1 steps over those inside."""
     settings = SimpleNamespace(
-        free_nats=1.0, overshooting_mean=mean, overshooting_reward_scale=1.0, likelihood="squared_error"
+        free_nats=1.0,
+        overshooting_mean=mean,
+        overshooting_reward_scale=1.0,
+        likelihood="squared_error",
+        keep_free_nats=False,
     )
     zero, one = side.double(np.zeros((1, 3, 1))), side.double(np.ones((1, 3, 1)))
 
@@ -170,6 +174,10 @@ def test_overshooting_by_hand(side, mean):
     expected = overshooting_by_hand(settings)
     assert_allclose(float(divergence), expected[0], rtol=1e-14)
     assert_allclose(float(miss), expected[1], rtol=1e-14)
+    settings.keep_free_nats = True  # one nat more for every entry inside
+    inside = {"all": 2 / 3, "valid": 1.0}[mean]
+    kept, _ = side.agent.overshooting(world, settings, post, zero, reward, noise)
+    assert_allclose(float(kept), expected[0] + inside, rtol=1e-14)
 
 
 def test_the_learning_rate_rises_over_the_ramp(side):
@@ -285,6 +293,9 @@ def test_random_collection_draws_clipped_noise_and_tests_with_the_planner(framew
     [
         ({"planner__method": "gradient", "planner__iterations": 0}, "at least 1 with method: gradient"),
         ({"loss__overshooting_reward_scale": 1.0}, r"overshooting_distance \(0\) must be at least 2"),
+        ({"loss__overshooting_scale": 1.0, "loss__overshooting_mean": "valid"}, r"at least 1 .* 2 .. D \+ 1 steps"),
+        ({"loss__alignment": "leaving", "batch__length": 31}, r"batch.length \(needs 32 rows\) exceeds"),
+        ({"replay__pool": 5, "replay__recent": 6}, r"pool \(5\) must be at least recent \(6\)"),
         ({"loss__alignment": "both"}, "alignment"),
         ({"planner__discount": 1.5}, "discount"),
     ],
@@ -301,6 +312,7 @@ def test_one_agent_for_all_tasks_trains_tests_each_and_resumes(tmp_path):
     """toy_reach and toy_terminal in turn; two test episodes of each; killed and started again, the same bits."""
     settings = {
         "environment__joint_tasks": ["toy_reach", "toy_terminal"],
+        "schedule__evaluate_every_env_steps": 480,
         "replay__pool": 3,
         "replay__shuffle_chunks": 10,
         "replay__prefetch_chunks": 4,
@@ -312,7 +324,7 @@ def test_one_agent_for_all_tasks_trains_tests_each_and_resumes(tmp_path):
     run = read_run(tmp_path / "whole.h5")
     tests = run.tables["eval/episode"]
     assert (tests.groupby("env_steps").size() == 4).all()
-    reach = tests["episode"] % 2 == 0
+    reach = tests["episode"] < 2
     assert (tests.loc[reach, "length"] == 30).all(), "toy_reach always runs to its limit of 120 env steps at repeat 4"
     trained = run.tables["train/episode"]
     assert (trained.loc[trained["episode"] % 2 == 1, "length"] == 30).all(), "the first episode is toy_reach's"

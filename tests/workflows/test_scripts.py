@@ -51,6 +51,11 @@ def test_work_of_one_agent_for_two_tasks_by_hand():
     assert work == cost.Work(env_steps=25_000 + 60_000, updates=2100, planned_actions=(20_000 + 60_000) * 3 // 16)
 
 
+def test_collecting_by_noise_plans_test_episodes_only():
+    work = cost.work_of(VALUES | {"exploration": {"collect": "noise"}}, "cartpole_swingup", "torch")
+    assert work.planned_actions == 30_000 // 8
+
+
 def test_work_in_the_true_simulator_is_every_candidates_env_steps():
     planner = {"horizon": 12, "iterations": 10, "candidates": 1000}
     work = cost.work_of(VALUES | {"planner": planner}, "cartpole_swingup", "numpy")
@@ -246,6 +251,6 @@ def test_resolve_config_writes_possible_values_and_refuses_others(tmp_path, monk
         runpy.run_path(script, init_globals={"snakemake": job})
         assert sorted(path.name for path in tmp_path.iterdir()) == ["config.log", "config.yaml"]
         return
-    with pytest.raises(SystemExit, match=r"batch\.length \(5000 rows\)"):
+    with pytest.raises(SystemExit, match=r"batch\.length \(needs 5000 rows\)"):
         runpy.run_path(script, init_globals={"snakemake": job})
     assert [path.name for path in tmp_path.iterdir()] == ["config.log"]

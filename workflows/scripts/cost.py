@@ -47,15 +47,17 @@ class Work(NamedTuple):
 def work_of(values: Mapping[str, Any], task: str, framework: str) -> Work:
     """The work of one run with these resolved values.
 
-    Evaluations happen at the end of prefill, every period after it, and at the end of the run. In framework numpy
-    nothing is learned and every candidate is tried in the simulator: only its env steps count. One agent for all tasks
-    plays an equal number of episodes of each.
+    Evaluations happen at the end of prefill, every period after it, and at the end of the run. Collecting by noise
+    plans nothing. In framework numpy nothing is learned and every candidate is tried in the simulator: only its env
+    steps count. One agent for all tasks plays an equal number of episodes of each. A planned action counts the same
+    whatever the planner's settings: variants with another planner or overshooting cost less or more than they say.
     """
     plan = build(Schedule, values["schedule"], where="schedule")
     world, episodes = values["environment"], values["evaluation"]["episodes"]
     if framework == "numpy":
         tried = math.prod(values["planner"][name] for name in ("horizon", "iterations", "candidates"))
         return Work(env_steps=episodes * world["time_limit_env_steps"] * (1 + tried), updates=0, planned_actions=0)
+    collected_by_plan = values.get("exploration", {}).get("collect", "planner") == "planner"
     tasks = world["joint_tasks"] if task == ALL_TASKS else [task]
     repeat = statistics.harmonic_mean([world["action_repeat"][one] for one in tasks])
     learned = max(0, plan.total_env_steps - plan.prefill_env_steps)
@@ -64,7 +66,7 @@ def work_of(values: Mapping[str, Any], task: str, framework: str) -> Work:
     return Work(
         env_steps=plan.total_env_steps + test_steps,
         updates=plan.updates_due(-1, plan.total_env_steps),
-        planned_actions=round((learned + test_steps) / repeat),
+        planned_actions=round((learned * collected_by_plan + test_steps) / repeat),
     )
 
 

@@ -39,6 +39,8 @@ def copy_runs(source: Path, target: Path, paper: str) -> list[Path]:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
         shutil.copyfile(path.with_name("config.yaml"), copy.with_name("config.yaml"))
+        if (more := path.with_suffix(".diagnostics.h5")).exists():  # of PlaNet's Figure 11
+            shutil.copyfile(more, copy.with_suffix(".diagnostics.h5"))
         copies.append(copy)
     return copies
 
@@ -73,8 +75,11 @@ def main(arguments: list[str]) -> None:
     scale = read_scale(options.scale)
     folder = options.results / "evidence" / options.paper / scale["name"]
     runs = copy_runs(options.results / scale["name"], folder, options.paper)
+    kept = {path.parent.parent.name for path in runs}
     for figure in read_experiments(options.paper):
-        draw(options.paper, figure, scale, runs, folder)
+        planned = {run.variant for run in planned_runs(options.paper, figure, scale)}
+        if kept & planned:  # a figure without any run would be a page of NOT RUN
+            draw(options.paper, figure, scale, runs, folder)
     pd.DataFrame([facts(path) for path in runs]).to_csv(folder / "runs.csv", index=False)
     print(f"{len(runs)} runs kept in {folder}; now say in {folder}/README.md what they show")
 
