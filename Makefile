@@ -40,7 +40,7 @@ status: env  ## write the status table of README.md from results/evidence, print
 	@$(IN_ENV) python -m workflows.scripts.status
 
 bench: env gl  ## time this machine beside its own ceiling (ten minutes; leave it alone meanwhile)
-	@$(IN_ENV) python -m benchmarks.planet --out results/benchmarks/planet.json $(ARGS)
+	@$(IN_ENV) python -m benchmarks.planet --out results/benchmarks/planet.json --speeds data/speeds.csv $(ARGS)
 	@$(IN_ENV) python -m benchmarks.environments --out results/benchmarks/environments.json
 	@$(IN_ENV) python -m benchmarks.replay --out results/benchmarks/replay.json
 	@$(IN_ENV) python -m benchmarks.formulas --out results/benchmarks/formulas.json

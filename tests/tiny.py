@@ -72,7 +72,8 @@ def train(config: Path, out: Path, *extra: str, die: str = "", task: str = "toy_
         "1",
         *extra,
     ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # a run of seconds, before which XLA would think for half a minute
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **quick}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 

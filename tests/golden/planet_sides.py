@@ -66,8 +66,14 @@ class JaxSide:
 
         self.jax, self.agent, self.model = jax, agent_jax, model_jax
 
+    @contextlib.contextmanager
     def precision(self):
-        return self.jax.enable_x64(True)
+        """float64; and XLA does without most optimisations, which take it longer than the tests."""
+        before = self.jax.config.values["jax_disable_most_optimizations"]
+        self.jax.config.update("jax_disable_most_optimizations", True)
+        with self.jax.enable_x64(True):
+            yield
+        self.jax.config.update("jax_disable_most_optimizations", before)
 
     def double(self, x):
         return self.jax.numpy.asarray(x, self.jax.numpy.float64)
