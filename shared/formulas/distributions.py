@@ -122,8 +122,9 @@ def tanh_normal_log_prob(action, mean, std):
     """
     check_shapes("tanh_normal_log_prob", action=action, mean=mean, std=std)
     xp = namespace(action, mean, std)
-    inside = xp.abs(action) < ACTION_LIMIT                    # not clip: libraries differ in its gradient at the limit
-    z = xp.atanh(xp.where(inside, action, ACTION_LIMIT * xp.sign(action)))
+    # Not clip: libraries differ in its gradient at the limit.
+    above = xp.where(action <= -ACTION_LIMIT, xp.full_like(action, -ACTION_LIMIT), action)
+    z = xp.atanh(xp.where(above >= ACTION_LIMIT, xp.full_like(action, ACTION_LIMIT), above))
     log_slope = 2 * (math.log(2) - z - softplus(-2 * z))      # of tanh at z
     return gaussian_log_prob(z, mean, std) - log_slope
 

@@ -11,7 +11,7 @@ import pytest
 from shared.config import ROOT
 from shared.errors import UserError
 from workflows.scripts.mutants import OPERATORS, mutants, occurrences
-from workflows.scripts.mutation import SETTINGS, read_settings
+from workflows.scripts.mutation import SETTINGS, joined, module_digest, read_settings
 from workflows.scripts.mutation_tests import Calls
 
 EVIDENCE = ROOT / "results" / "evidence" / "core" / "mutation.json"
@@ -154,7 +154,7 @@ def test_untested_code_survives_and_tested_code_does_not(campaign):
     _, content = campaign
     survived = {mutant["function"] for mutant in content["survivors"]}
     assert survived == {"never_tested"}
-    assert content["modules"]["small.code"] == content["total"]
+    assert content["modules"]["small.code"].items() >= content["total"].items()
     total = content["total"]
     assert total["mutants"] == total["killed"] + total["timeout"] + total["survived"]
 
@@ -190,8 +190,7 @@ def test_a_reason_given_twice_is_refused(tmp_path):
 
 @pytest.fixture
 def kept():
-    if not EVIDENCE.exists():
-        pytest.skip(f"no campaign has been run to its end, so nothing is claimed: make mutants writes {EVIDENCE.name}")
+    assert EVIDENCE.exists(), f"{EVIDENCE.name} is missing, and the README claims its score: make mutants writes it"
     return json.loads(EVIDENCE.read_text(encoding="utf-8"))
 
 
@@ -204,6 +203,27 @@ def test_at_least_95_percent_of_the_mutants_were_killed(kept):
     assert kept["total"]["mutants"] > 1000
     assert kept["total"]["score"] >= 0.95 == read_settings(SETTINGS).required_score
     assert set(kept["modules"]) == set(read_settings(SETTINGS).modules)
+
+
+def test_the_score_is_that_of_the_code_as_it_is(kept):
+    """Comments and docstrings may change; a module whose code has changed is to be mutated anew: make mutants
+    ARGS="--modules shared.formulas.NAME"."""
+    assert [name for name, module in kept["modules"].items() if module["code_digest"] != module_digest(name)] == []
+
+
+def test_modules_can_be_measured_anew_one_by_one():
+    def module(name, killed, survived, commit):
+        counts = {"mutants": killed + survived, "killed": killed, "timeout": 0, "survived": survived, "equivalent": 0}
+        survivors = [{"module": name, "line": line} for line in range(survived)]
+        return {"git_commit": commit, "modules": {name: counts}, "survivors": survivors, "total": counts}
+
+    kept = joined(module("a", 8, 2, "old"), module("b", 10, 0, "old"))
+    assert kept["total"] == {
+        "mutants": 20, "killed": 18, "timeout": 0, "survived": 2, "equivalent": 0, "score": 0.9,
+    }  # fmt: skip
+    again = joined(kept, module("a", 9, 1, "new"))
+    assert again["total"]["score"] == 0.95 and again["git_commit"] == "new"
+    assert again["modules"].keys() == {"a", "b"} and again["survivors"] == [{"module": "a", "line": 0}]
 
 
 def test_every_survivor_is_explained(kept):

@@ -31,7 +31,7 @@ from typing import Any
 from shared.checkpoint import write_whole
 from shared.config import ROOT
 from shared.errors import UserError, cli
-from shared.provenance import collect
+from shared.provenance import code_digest, collect
 from workflows.scripts.mutants import OPERATORS, Mutant, mutants
 from workflows.scripts.mutation_tests import STAGES, Calls, record_calls, run_tests
 
@@ -237,7 +237,11 @@ def report(
         "operators": list(OPERATORS),
         "total": counted(results, settings.equivalent),
         "modules": {
-            module: counted({m: r for m, r in results.items() if m.module == module}, settings.equivalent)
+            module: {
+                **counted({m: r for m, r in results.items() if m.module == module}, settings.equivalent),
+                "code_digest": module_digest(module),
+                "git_commit": facts["git_commit"],
+            }
             for module in modules
         },
         "survivors": [
@@ -256,11 +260,26 @@ def report(
     }
 
 
+def module_digest(module: str) -> str:
+    """Digest of one module's code; comments and docstrings do not count."""
+    return code_digest([importlib.util.find_spec(module).origin])
+
+
+def joined(kept: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """A kept result in which the modules of a new one are replaced; the facts of the session are the new one's."""
+    modules = {**kept["modules"], **new["modules"]}
+    survivors = [mutant for mutant in kept["survivors"] if mutant["module"] not in new["modules"]]
+    counts = ("mutants", "killed", "timeout", "survived", "equivalent")
+    total = {name: sum(module[name] for module in modules.values()) for name in counts}
+    total["score"] = round((total["killed"] + total["timeout"]) / total["mutants"], 4)
+    return {**new, "total": total, "modules": modules, "survivors": survivors + new["survivors"]}
+
+
 @cli
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m workflows.scripts.mutation", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
-    parser.add_argument("--modules", nargs="*", help="mutate these only (default: all of the settings)")
+    parser.add_argument("--modules", nargs="*", help="mutate these only, and replace them in --out")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes at a time (default: all cores)")
     parser.add_argument("--settings", type=Path, default=SETTINGS, help=f"default: {SETTINGS.relative_to(ROOT)}")
     asked = parser.parse_args(arguments)
@@ -268,7 +287,11 @@ def main(arguments: list[str]) -> None:
     started = time.monotonic()
     results = campaign(settings, asked.workers, asked.modules or settings.modules)
     command = f"python -m workflows.scripts.mutation --out {asked.out}"
+    if asked.modules:
+        command += f" --modules {' '.join(asked.modules)}"
     content = report(results, settings, command, time.monotonic() - started, asked.workers)
+    if asked.modules and asked.out.exists():
+        content = joined(json.loads(asked.out.read_text(encoding="utf-8")), content)
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(asked.out, (json.dumps(content, indent=2) + "\n").encode())
     total = content["total"]
