@@ -45,8 +45,8 @@ bench: env gl  ## time this machine beside its own ceiling (ten minutes; leave i
 	@$(IN_ENV) python -m benchmarks.replay --out results/benchmarks/replay.json
 	@$(IN_ENV) python -m benchmarks.formulas --out results/benchmarks/formulas.json
 
-test: env gl  ## every test
-	@$(IN_ENV) OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python -m pytest $(ARGS)
+test: env gl  ## every test, a process per core
+	@$(IN_ENV) OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 nightly: env gl  ## tests of the formulas with 500 random examples each, and compiled by torch's inductor; hours
 	@$(IN_ENV) HYPOTHESIS_PROFILE=nightly REPRO_TEST_COMPILED=1 OMP_NUM_THREADS=1 python -m pytest tests/formulas $(ARGS)
