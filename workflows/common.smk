@@ -15,7 +15,7 @@ SCALE = read_scale(config["scale"])
 
 if SCALE["name"] == "smoke":
     # A smoke run lasts seconds, and XLA would think for half a minute before it. Read by JAX in every job.
-    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    os.environ.update(JAX_DISABLE_MOST_OPTIMIZATIONS="1")
 
 # `python` in a rule is the Python that runs Snakemake (a conda environment, if asked for, still comes first).
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get_exec_path()]))
