@@ -79,3 +79,8 @@ def test_a_limit_is_not_cut_down_to_an_integer():
 def test_the_best_of_unsigned_returns_cannot_be_asked_for():
     with pytest.raises(ValueError, match="refit: returns are uint8, expected floating point"):
         refit(np.zeros((4, 1, 1)), np.arange(4, dtype=np.uint8), 1, std="code")
+
+
+def test_a_sample_is_no_part_of_torchs_graph():
+    probs = torch.tensor([[0.25, 0.75]], requires_grad=True)
+    assert not categorical_sample(probs, torch.tensor([0.5])).requires_grad
