@@ -273,14 +273,18 @@ def test_ctrl_c_and_a_killed_parent_leave_no_worker_behind(tmp_path, how):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
-    workers = [int(pid) for pid in parent.stdout.readline().split()]
-    time.sleep(0.2)
-    if how == signal.SIGINT:
-        os.killpg(parent.pid, how)  # as a terminal does: everyone in the foreground gets it
-    else:
+    try:
+        workers = [int(pid) for pid in parent.stdout.readline().split()]
+        time.sleep(0.2)
+        if how == signal.SIGINT:
+            os.killpg(parent.pid, how)  # as a terminal does: everyone in the foreground gets it
+        else:
+            parent.kill()
+        _, errors = parent.communicate(timeout=20)
+    finally:
         parent.kill()
-    _, errors = parent.communicate(timeout=20)
     deadline = time.monotonic() + 10
     while any(os.path.exists(f"/proc/{pid}") for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
