@@ -41,7 +41,7 @@ def test_an_unknown_framework(tmp_path, capsys):
     ("changes", "words"),
     [
         ({"planner__elites": 11}, ["elites (11)", "candidates (10)"]),
-        ({"batch__length": 40}, ["batch.length (40 rows)", "an episode of"]),
+        ({"batch__length": 40}, ["batch.length (needs 40 rows)", "an episode of"]),
         ({"video__context": 8}, ["context (8)", "length (8)"]),
         ({"schedule__prefill_env_steps": 100}, ["prefill_env_steps (100)", "120 env steps"]),
         (

@@ -313,6 +313,7 @@ def test_one_agent_for_all_tasks_trains_tests_each_and_resumes(tmp_path):
     settings = {
         "environment__joint_tasks": ["toy_reach", "toy_terminal"],
         "schedule__evaluate_every_env_steps": 480,
+        "replay__recent": 3,
         "replay__pool": 3,
         "replay__shuffle_chunks": 10,
         "replay__prefetch_chunks": 4,
