@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from shared.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
+ALL_TASKS = "all_tasks"  # the task of a run in which one agent learns all of environment.joint_tasks
 RESOLVED_KEYS = {"paper", "variant", "scale", "overrides", "values"}
 NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][-+]?\d+)?")
 KINDS = {bool: "true or false", int: "a whole number", float: "a decimal number", str: "text", list: "a list"}

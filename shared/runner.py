@@ -22,7 +22,7 @@ from shared.envs.vector import VectorEnv
 from shared.errors import UserError
 from shared.replay.buffer import Replay
 from shared.results import RunWriter
-from shared.training.evaluate import evaluate
+from shared.training.evaluate import evaluate, record
 from shared.training.loop import CheckpointDue, EpisodeEnded, EvaluationDue, Event, Progress, UpdateDone, interact
 from shared.training.progress import Display
 from shared.training.schedule import Schedule
@@ -196,13 +196,7 @@ def record_video(agent: Any, envs: VectorEnv, context: int, length: int) -> dict
 
     Returns: truth and prediction (N, T, H, W, C) uint8, context (frames the model saw), source (what was played).
     """
-    rows, carry, columns = envs.reset(), agent.initial_carry(envs.count), []
-    for _ in range(length):
-        acted = agent.act(rows, carry, explore=False)
-        carry = acted.carry
-        columns.append({**rows, "action": acted.action})
-        rows = envs.step(acted.action)
-    batch = {key: np.stack([column[key] for column in columns], 1) for key in columns[0]}
+    batch = record(agent, envs, length)
     batch["action_before"] = np.zeros_like(batch["action"][:, 0])
     source = "first rows of held-out episodes, played without exploration by the finished agent"
     return {**agent.predict(batch, context=context), "context": context, "source": source}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.config import ROOT, build, for_task, leaves, papers, read_variants, read_yaml, resolve
+from shared.config import ALL_TASKS, ROOT, build, for_task, leaves, papers, read_variants, read_yaml, resolve
 from shared.errors import UserError
-from workflows.scripts.plan import ALL_TASKS, all_runs, planned_runs, read_experiments, read_scale
+from workflows.scripts.plan import all_runs, planned_runs, read_experiments, read_scale
 
 LEAF = re.compile(r"^(?P<indent> *)(?P<key>[a-z0-9_]+): +\S.*? +# (?P<kind>paper|code|ours): (?P<text>\S.*)$")
 GROUP = re.compile(r"^(?P<indent> *)(?P<key>[a-z0-9_]+): *(#.*)?$")

@@ -25,6 +25,16 @@ class Environment(Strict):
     action_repeat: dict[str, PositiveInt]  # task -> env steps per agent step
     joint_tasks: tuple[str, ...] = Field(min_length=1)  # what task `all_tasks` plays in turn, one agent for all
 
+    def of_task(self, task: str) -> dict[str, int | None]:
+        """The settings of one task's environment, as shared.envs.suite.make_env takes them."""
+        return {
+            "size": self.size,
+            "camera": self.camera,
+            "action_repeat": self.action_repeat[task],
+            "time_limit_env_steps": self.time_limit_env_steps,
+            "shadow_size": self.shadow_size,
+        }
+
 
 class Model(Strict):
     latent: Literal["rssm", "ssm", "drnn"]

@@ -39,6 +39,7 @@ from shared.formulas.images import quantise
 from shared.formulas.optimisers import adam_tf
 from shared.formulas.sequences import previous_actions
 from shared.results import IDENTITY, Run, read_run
+from shared.training.evaluate import record
 from shared.training.random_agent import RandomAgent
 
 SCHEMA = 1
@@ -136,16 +137,9 @@ def glorot(generator: Generator, inputs: int, outputs: int) -> tuple[np.ndarray,
 
 def episodes(agent: Any, envs: VectorEnv) -> dict[str, np.ndarray]:
     """One whole episode per environment, without exploration: rows and actions, (N, T, ...)."""
-    rows, carry, columns = envs.reset(), agent.initial_carry(envs.count), []
-    while True:
-        acted = agent.act(rows, carry, explore=False)
-        carry = acted.carry
-        columns.append({**rows, "action": acted.action})
-        if rows["is_last"].any():
-            break
-        rows = envs.step(acted.action)
-    assert rows["is_last"].all(), "episodes of different length: a task that ends by itself"
-    return {key: np.stack([column[key] for column in columns], 1) for key in columns[0]}
+    rows = record(agent, envs)
+    assert rows["is_last"][:, -1].all(), "episodes of different length: a task that ends by itself"
+    return rows
 
 
 def states_of(rows: Rows) -> Series:
@@ -220,17 +214,7 @@ def flat(series: np.ndarray) -> np.ndarray:
 
 def make_env(config: Config, task: str) -> Callable[[], DMC]:
     """The run's environment, with the simulator's states in its rows."""
-    world = config.environment
-    return functools.partial(
-        DMC,
-        task,
-        size=world.size,
-        camera=world.camera,
-        action_repeat=world.action_repeat[task],
-        time_limit_env_steps=world.time_limit_env_steps,
-        shadow_size=world.shadow_size,
-        states=True,
-    )
+    return functools.partial(DMC, task, **config.environment.of_task(task), states=True)
 
 
 def finished(path: Path) -> Run:

@@ -13,9 +13,9 @@ from replications.planet.figures_published import REFERENCE, TASKS
 from replications.planet.figures_states import VARIANTS, figure_11
 from replications.planet.figures_table import OURS, table_1
 from replications.planet.figures_video import VIDEO_METHODS, figure_10
+from shared.config import ALL_TASKS
 from shared.errors import cli
 from shared.figures.command import Item, figure_command
-from shared.figures.joint import JOINT_TASK
 
 FIGURES = {  # name, as in experiments.yaml -> how it is drawn, and of which variants
     **{name: Item(curve_drawing(name), list(curves.methods)) for name, curves in CURVES.items()},
@@ -29,7 +29,7 @@ FIGURES = {  # name, as in experiments.yaml -> how it is drawn, and of which var
 
 @cli
 def main(arguments: list[str]) -> None:
-    figure_command(arguments, FIGURES, paper="planet", tasks=[*TASKS, JOINT_TASK], reference=REFERENCE)
+    figure_command(arguments, FIGURES, paper="planet", tasks=[*TASKS, ALL_TASKS], reference=REFERENCE)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """CEM on the true simulator: Table 1's upper bound and the planner study of Figure 12. Nothing is learned or drawn.
 
     FOLDER=results/smoke/planet/numpy/simulator/cartpole_swingup
-    python -m replications.planet.simulator --config $FOLDER/config.yaml --task cartpole_swingup --seed 0 \\
-        --out $FOLDER/seed_0.h5 --workers 4
+    python -m replications.planet.train --config $FOLDER/config.yaml --task cartpole_swingup --framework numpy \\
+        --seed 0 --out $FOLDER/seed_0.h5 --workers 4
 
 The agent's planner (Algorithm 2) with the simulator in place of the model: what a candidate earns is tried out in a
 copy of the running episode. Read agent_torch.py for the planner in the model, shared/envs/dmc.py for the copies.
@@ -11,10 +11,8 @@ copy of the running episode. Read agent_torch.py for the planner in the model, s
 import argparse
 import contextlib
 import functools
-import shlex
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -27,7 +25,7 @@ import numpy as np
 from numpy.random import PCG64, Generator, SeedSequence
 
 from replications.planet.config import Config, Planner
-from shared import claim, errors, provenance
+from shared import claim, provenance
 from shared import config as configs
 from shared.checkpoint import Checkpoints
 from shared.config import ROOT
@@ -253,32 +251,3 @@ def facts(options: argparse.Namespace) -> dict[str, object]:
         code_paths=[*(ROOT / path for path in CODE), own / "config.py", own / "simulator.py"],
         libraries=["numpy", "mujoco", "dm_control"],
     )
-
-
-def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("python -m replications.planet.simulator", description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, required=True, help="resolved config (the workflow writes it)")
-    parser.add_argument("--task", required=True, help="for example cartpole_swingup")
-    parser.add_argument(
-        "--seed", type=int, required=True, help="a whole number >= 0; every random stream derives from it"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="result file, .h5; appears when the run is complete")
-    parser.add_argument("--workers", type=int, default=0, help="processes that try out candidates; 0: none")
-    options = parser.parse_args(arguments)
-    for name in ("seed", "workers"):
-        if getattr(options, name) < 0:
-            raise UserError(f"--{name} {getattr(options, name)}: expected a whole number of at least 0")
-    if options.out.suffix != ".h5":
-        raise UserError(f"--out {options.out}: expected a name that ends in .h5")
-    return options
-
-
-@errors.cli
-def main(arguments: list[str]) -> None:
-    options = parse(arguments)
-    options.command = shlex.join(["python", "-m", "replications.planet.simulator", *arguments])
-    play(options)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -21,7 +21,7 @@ from replications.planet import simulator
 from replications.planet.config import Config
 from shared import claim, errors, provenance, runner
 from shared import config as configs
-from shared.config import ROOT
+from shared.config import ALL_TASKS, ROOT
 from shared.envs.joint import Joint, common_specs
 from shared.envs.spec import Env
 from shared.envs.suite import make_env
@@ -32,7 +32,6 @@ from shared.results import RunWriter
 from shared.training.progress import Display
 from shared.training.random_agent import RandomAgent
 
-ALL_TASKS = "all_tasks"  # the task of a run in which one agent learns environment.joint_tasks
 STREAMS = ("environment", "evaluation", "video", "replay", "agent", "prefill")
 
 
@@ -78,8 +77,10 @@ def tasks_of(config: Config, task: str) -> tuple[str, ...]:
 
 def check_rounds(config: Config, tasks: Sequence[str]) -> None:
     """Raise UserError where one agent's tasks would not all have had as many episodes at an evaluation."""
+    if len(tasks) == 1:
+        return
     once = len(tasks) * config.environment.time_limit_env_steps
-    for name in ("prefill_env_steps", "evaluate_every_env_steps", "total_env_steps") if len(tasks) > 1 else ():
+    for name in ("prefill_env_steps", "evaluate_every_env_steps", "total_env_steps"):
         value = getattr(config.schedule, name)
         if value % once:
             raise UserError(
@@ -90,19 +91,7 @@ def check_rounds(config: Config, tasks: Sequence[str]) -> None:
 
 def maker(config: Config, tasks: Sequence[str]) -> Callable[[], Env]:
     """What makes one environment of a run."""
-    world = config.environment
-    makes = {
-        task: functools.partial(
-            make_env,
-            task,
-            size=world.size,
-            camera=world.camera,
-            action_repeat=world.action_repeat[task],
-            time_limit_env_steps=world.time_limit_env_steps,
-            shadow_size=world.shadow_size,
-        )
-        for task in tasks
-    }
+    makes = {task: functools.partial(make_env, task, **config.environment.of_task(task)) for task in tasks}
     if len(tasks) == 1:
         return makes[tasks[0]]
     return functools.partial(Joint, list(makes.values()), common_specs(makes))

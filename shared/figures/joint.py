@@ -9,25 +9,24 @@ import dataclasses
 
 import numpy as np
 
+from shared.config import ALL_TASKS
 from shared.errors import UserError
 from shared.figures.sources import Source
 
-JOINT_TASK = "all_tasks"  # the task of a run of one agent on several
-
 
 def task_views(source: Source) -> list[Source]:
-    """One Source per task of a joint run (task JOINT_TASK); of any other run the run itself.
+    """One Source per task of a joint run (task ALL_TASKS); of any other run the run itself.
 
     A view counts env steps of its own task only: those of the episodes collected on that task so far. So x axes mean
     the same as for an agent that has one task. Path, hashes and seed stay those of the run. Raises UserError where the
     config does not name the tasks.
     """
-    if source.task != JOINT_TASK:
+    if source.task != ALL_TASKS:
         return [source]
     tasks = source.values.get("environment", {}).get("joint_tasks")
     if not tasks:
         raise UserError(
-            f"{source.path}: a run of {JOINT_TASK} whose config has no environment.joint_tasks, so nobody knows which "
+            f"{source.path}: a run of {ALL_TASKS} whose config has no environment.joint_tasks, so nobody knows which "
             "episode is of which task; make the run again with the config of variant joint"
         )
     return [_view(source, index, task, len(tasks)) for index, task in enumerate(tasks)]

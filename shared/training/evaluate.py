@@ -1,4 +1,4 @@
-"""Episodes without exploration and without learning."""
+"""Episodes without exploration and without learning: their returns, or all their rows."""
 
 import numpy as np
 
@@ -24,3 +24,18 @@ def evaluate(agent: Agent, envs, episodes: int) -> list[tuple[float, int]]:
             done |= rows["is_last"]
         results.extend((float(r), int(n)) for r, n in zip(returns, lengths, strict=True))
     return results[:episodes]
+
+
+def record(agent: Agent, envs, length: int | None = None) -> dict[str, np.ndarray]:
+    """Play a fresh episode per environment and keep it: rows and the actions chosen at them, (N, T, ...).
+
+    length: rows to keep; None: until the first of the episodes ends.
+    """
+    rows, carry, columns = envs.reset(), agent.initial_carry(envs.count), []
+    while True:
+        acted = agent.act(rows, carry, explore=False)
+        carry = acted.carry
+        columns.append({**rows, "action": acted.action})
+        if rows["is_last"].any() if length is None else len(columns) == length:
+            return {key: np.stack([column[key] for column in columns], 1) for key in columns[0]}
+        rows = envs.step(acted.action)

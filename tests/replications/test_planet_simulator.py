@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.random import SeedSequence
 
-from replications.planet import simulator
+from replications.planet import simulator, train
 from replications.planet.config import Planner
 from shared.checkpoint import Checkpoints
 from shared.config import build, write_resolved
@@ -43,7 +43,8 @@ def call(tmp_path, *extra, out=None, task="cheetah_run", seed="5", **changes):
     """Exit status of the command line; the result is `out`."""
     config = write_config(tmp_path / "config.yaml", **changes)
     out = out or tmp_path / "seed_5.h5"
-    return simulator.main(["--config", str(config), "--task", task, "--seed", seed, "--out", str(out), *extra])
+    options = ["--config", str(config), "--task", task, "--seed", seed, "--out", str(out)]
+    return train.main([*options, "--framework", "numpy", *extra])
 
 
 def returns(path):

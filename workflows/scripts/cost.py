@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from shared.config import ROOT, build, resolve, shown
+from shared.config import ALL_TASKS, ROOT, build, resolve, shown
 from shared.errors import UserError, cli
 from shared.training.schedule import Schedule
-from workflows.scripts.plan import ALL_TASKS, Run, all_runs, read_scale
+from workflows.scripts.plan import Run, all_runs, read_scale
 
 SPEEDS = ROOT / "data" / "speeds.csv"
 SPEED_COLUMNS = [

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, PositiveInt, StringConstraints, model_validator
 
 from shared.config import (
+    ALL_TASKS,
     ROOT,
     Grid,
     Strict,
@@ -31,7 +32,6 @@ Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$")]  # pa
 Pattern = Annotated[str, StringConstraints(pattern=r"^[a-z0-9*][a-z0-9*_-]*$")]  # of variants, as in a shell
 Tasks = Annotated[tuple[Word, ...], Field(min_length=1)]
 Framework = Literal["torch", "jax"]
-ALL_TASKS = "all_tasks"  # the task of one agent for all; environment.joint_tasks of its config names them
 
 
 class Special(Strict):
