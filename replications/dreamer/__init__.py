@@ -1,0 +1,1 @@
+"""Dreamer: Dream to Control, learning behaviours by latent imagination."""
