@@ -21,7 +21,7 @@ Share = Field(ge=0, le=1)
 class Atari(Strict):
     """How a frame of an Atari game becomes an observation; control tasks do not read it."""
 
-    grayscale: bool
+    grayscale: Literal[False]  # the convolutions are made for three colours
     sticky: float = Share  # probability that the emulator repeats the action before, at every frame
     noop_max: NonNegativeInt  # an episode opens with 1 .. noop_max actions that do nothing; 0: none
     life_loss_ends_training: bool  # a lost life ends a training episode, never an evaluation's
@@ -50,6 +50,7 @@ class Model(Strict):
     activation: Literal["relu", "elu"]  # of the latent model and all heads; convolutions always use ReLU
     min_std: float = NonNegative  # added to the softplus
     gru: Literal["block", "keras"]  # the reset gate before (TF1) or after (TF2) the candidate's product
+    joint_heads: bool  # mean and std from one layer (TF2) or from two (TF1): their first weights differ in size
     encoder_depth: PositiveInt  # channels of the first convolution; then 2, 4, 8 times as many
     image_bits: int = Field(ge=1, le=8)
     dequantise: bool  # levels / 2^bits + uniform noise within a level (TF1), or uint8 / 255 (TF2); less 1/2
