@@ -61,14 +61,25 @@ class Item:
 
 
 def figure_command(
-    arguments: Sequence[str], figures: Mapping[str, Item], *, paper: str, tasks: Sequence[str], reference: Path
+    arguments: Sequence[str],
+    figures: Mapping[str, Item],
+    *,
+    paper: str,
+    tasks: Sequence[str],
+    reference: Path,
+    beside: Sequence[str] = (),
 ) -> None:
     """Parse the arguments, draw one figure, write its files.
 
     A figure shows the runs of its own variants; runs of variants that only other figures have are left out, all others
-    refused. tasks: the names that runs may have. reference: default of --reference.
+    refused. tasks: the names that runs may have. reference: default of --reference. beside: names of further files of
+    published numbers, which the figures read from the folder of --reference.
     """
     asked = _parse(arguments, figures, paper, reference)
+    published = [asked.reference, *(asked.reference.with_name(name) for name in beside)]
+    for path in published:
+        if not path.is_file():
+            raise UserError(f"--reference {path}: no such file; leave it out to use {reference}")
     paths, notes = list(asked.runs or ()), []
     if asked.results_root:
         paths, notes = find_runs(asked.results_root, paper=paper, scale=asked.scale)
@@ -92,6 +103,7 @@ def figure_command(
         scale=scale,
         notes=list(notes),
         reference={"path": _shown(asked.reference), "sha256": file_sha256(asked.reference)},
+        beside={_shown(path): file_sha256(path) for path in published[1:]},
     )
     for path, data in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,6 +138,4 @@ def _parse(arguments: Sequence[str], figures: Mapping[str, object], paper: str, 
     asked = parser.parse_args(arguments)
     if asked.figure.suffix not in IMAGES:
         raise UserError(f"--figure {asked.figure}: expected a name ending in .pdf or .png")
-    if not asked.reference.is_file():
-        raise UserError(f"--reference {asked.reference}: no such file; leave it out to use {reference}")
     return asked

@@ -40,6 +40,10 @@ class Summary:
     center: Statistic
     band: Callable[[np.ndarray], tuple[float, float]]
 
+    def curve(self, sources: Sequence[Source]) -> pd.DataFrame:
+        """The points of one method: learning_curve by this summary."""
+        return learning_curve(sources, self)
+
 
 MEDIAN = Summary("median", median, percentile_band)  # band: percentiles 5 to 95
 MEAN = Summary("mean", mean, deviation_band)  # band: one standard deviation to either side
@@ -156,27 +160,28 @@ def _shared_agents(sources: Sequence[Source]) -> bool:
     return len({source.path for source in sources}) < len(sources)
 
 
-def draw_curve(axes: Axes, points: pd.DataFrame, color: str, rank: int = 0) -> None:
+def draw_curve(axes: Axes, points: pd.DataFrame, color: str, rank: int = 0, x: str = "episodes") -> None:
     """Band and center over all seeds; below FEW_SEEDS, or with unfinished runs, each seed as a thin line too.
 
     The interval of the last point is a bar, moved to the left by rank steps so that bars of several curves stand apart.
+    x: the column drawn against, episodes or env_steps.
     """
     if points.empty:
         return
     pooled = points[points["seed"] == "all"]
     marker = "o" if len(pooled) <= FEW_POINTS else None
-    axes.fill_between(pooled["episodes"], pooled["low"], pooled["high"], color=color, alpha=0.18, linewidth=0)
+    axes.fill_between(pooled[x], pooled["low"], pooled["high"], color=color, alpha=0.18, linewidth=0)
     single = points[points["seed"] != "all"]
     seeds = single["seed"].nunique()
     if seeds > 1 and (seeds < FEW_SEEDS or single["dashed"].any()):
         for _, line in single.groupby("seed"):
-            _stroke(axes, line, color, linewidth=0.5, alpha=0.7)
-    _stroke(axes, pooled, color, marker=marker, markersize=2.6, zorder=3, clip_on=marker is None)
+            _stroke(axes, line, color, x, linewidth=0.5, alpha=0.7)
+    _stroke(axes, pooled, color, x, marker=marker, markersize=2.6, zorder=3, clip_on=marker is None)
     end = pooled.iloc[-1]
     if not math.isnan(end["interval_low"]):
         shift = ScaledTranslation(-(rank + 1) * BAR_STEP / 72, 0, axes.figure.dpi_scale_trans)
         axes.plot(
-            [end["episodes"]] * 2,
+            [end[x]] * 2,
             [end["interval_low"], end["interval_high"]],
             color=color,
             linewidth=1.1,
@@ -189,9 +194,9 @@ def draw_curve(axes: Axes, points: pd.DataFrame, color: str, rank: int = 0) -> N
         )
 
 
-def _stroke(axes: Axes, line: pd.DataFrame, color: str, **style) -> None:
+def _stroke(axes: Axes, line: pd.DataFrame, color: str, column: str, **style) -> None:
     """A line that is dashed on the stretches whose later point is dashed."""
-    x, y = line["episodes"].to_numpy(dtype=float), line["center"].to_numpy(dtype=float)
+    x, y = line[column].to_numpy(dtype=float), line["center"].to_numpy(dtype=float)
     dashed = line["dashed"].to_numpy(dtype=bool)
     starts = [0, *(i for i in range(1, len(x)) if dashed[i] != dashed[i - 1]), len(x)]
     for start, stop in zip(starts[:-1], starts[1:], strict=True):

@@ -1,4 +1,4 @@
-"""A panel of learning curves: an episode axis, reference lines with their values, a head that states the runs.
+"""A panel of learning curves: an axis of training, reference lines with their values, a head that states the runs.
 
 curves.py computes and draws one curve; a paper's figures.py arranges panels on a Page.
 """
@@ -15,12 +15,12 @@ from matplotlib.colors import to_rgb
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 
+from shared.figures.binned import SeedMeans
 from shared.figures.curves import (
     MEDIAN,
     Summary,
     draw_curve,
     env_steps_per_episode,
-    learning_curve,
     random_returns,
     status_words,
 )
@@ -29,7 +29,8 @@ from shared.figures.sources import Source
 
 RANDOM_COLOR = "#999999"
 RANDOM_STYLE = ":"
-LABEL_GAP = 62  # return units between two values at the right edge; what their font needs in a panel
+LABEL_GAP = 62  # of 1000 units of return between two values at the right edge: what their font needs in a panel
+LABEL_HEIGHT = 1.35  # inches, of that panel
 HEAD_LINE = 7.2  # points
 HEAD_CHARACTERS = 52  # of a status line over one panel and the gap to the next
 NOT_RUN_COLOR = "#D0D0D0"
@@ -60,19 +61,43 @@ class Level:
 
 
 @dataclass(frozen=True)
-class EpisodeAxis:
-    """The x axis of all panels, in collected training episodes."""
+class Published:
+    """A published learning curve with its own seeds, drawn as a line with a band; points as those of our curves."""
+
+    method: str
+    points: pd.DataFrame
+    color: str
+    style: object
+    origin: str
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The x axis of all panels: training, counted by a column of the points (episodes or env_steps)."""
 
     first: float
     last: float
     ticks: Sequence[float]
     labels: Sequence[str]
     label: str
+    column: str
+
+
+@dataclass(frozen=True)
+class Span:
+    """The y axis of a panel, in units of return."""
+
+    low: float
+    high: float
+    ticks: Sequence[float]
+
+
+CONTROL = Span(0, 1000, range(0, 1001, 250))  # of every task of the DeepMind Control Suite
 
 
 def episode_axis(
     sources: Sequence[Source], scale: str, published_ticks: Sequence[int], env_steps: int, of_what: str = ""
-) -> EpisodeAxis:
+) -> Axis:
     """As published at scale paper; elsewhere from the prefill to the planned end of the runs, with env steps below.
 
     env_steps: of a published episode, used where no run says. of_what: follows "collected training episodes".
@@ -82,30 +107,43 @@ def episode_axis(
     label = f"collected training episodes{of_what} (one episode = {each:.0f} env steps)"
     if scale == "paper" or not known:
         labels = [str(tick) for tick in published_ticks]
-        return EpisodeAxis(published_ticks[0], published_ticks[-1], published_ticks, labels, label)
+        return Axis(published_ticks[0], published_ticks[-1], published_ticks, labels, label, "episodes")
     first = min(source.values["schedule"]["prefill_env_steps"] for source in sources) / each
     last = max(source.total_env_steps for source in sources) / each
     room = 0.12 * (last - first)
     ticks = [first, *(tick for tick in _round_ticks(last) if first + room < tick < last - room), last]
     labels = [f"{tick:.3g}\n{human(tick * each)}" for tick in ticks]
-    return EpisodeAxis(first, last, ticks, labels, f"{label}; second line: env steps{of_what}")
+    return Axis(first, last, ticks, labels, f"{label}; second line: env steps{of_what}", "episodes")
+
+
+def env_step_axis(sources: Sequence[Source], scale: str, published_ticks: Sequence[int]) -> Axis:
+    """As published at scale paper; elsewhere from 0 to the longest planned run."""
+    last = max((source.total_env_steps for source in sources), default=0)
+    label = "env steps (action repeat included)"
+    if scale == "paper" or not last:
+        ticks = list(published_ticks)
+    else:
+        ticks = [0, *(tick for tick in _round_ticks(last) if tick < 0.88 * last), last]
+    return Axis(0, ticks[-1], ticks, [human(tick) for tick in ticks], label, "env_steps")
 
 
 def draw_panel(
     axes: Axes,
-    axis: EpisodeAxis,
+    axis: Axis,
     task: str,
     runs: Mapping[tuple[str, str], Sequence[Source]],
     methods: Mapping[str, Method],
     levels: Sequence[Level],
-    summary: Summary = MEDIAN,
+    summary: Summary | SeedMeans = MEDIAN,
+    published: Sequence[Published] = (),
+    span: Span = CONTROL,
 ) -> pd.DataFrame:
-    """Curves, published levels and the random return of one task; returns the plotted numbers.
+    """Curves, published levels and curves and the random return of one task; returns the plotted numbers.
 
     runs: (framework, variant) -> the seeds of that curve; empty for a task that was not run. methods: by variant, in
     the order of drawing. Columns are COLUMNS, with `center` under the name of the summary.
     """
-    axes.set(xlim=(axis.first, axis.last), ylim=(0, 1000), yticks=range(0, 1001, 250))
+    axes.set(xlim=(axis.first, axis.last), ylim=(span.low, span.high), yticks=span.ticks)
     axes.set_xticks(axis.ticks, axis.labels)
     rows, marks = [], []
     for level in levels:
@@ -124,14 +162,18 @@ def draw_panel(
             }
         )
     tables = [pd.DataFrame(rows)]
+    for curve in published:
+        _published_curve(axes, curve, axis.column)
+        kind = np.where(curve.points["seed"] == "all", "published curve", "published seed")
+        tables.append(curve.points.assign(kind=kind, method=curve.method, origin=curve.origin))
     for rank, (framework, variant) in enumerate(in_order(runs, methods)):
-        points = learning_curve(runs[framework, variant], summary)
-        draw_curve(axes, points, methods[variant].colors[framework], rank)
+        points = summary.curve(runs[framework, variant])
+        draw_curve(axes, points, methods[variant].colors[framework], rank, axis.column)
         kind = np.where(points["seed"] == "all", "curve", "seed")
         tables.append(points.assign(kind=kind, method=methods[variant].name, framework=framework, origin="run files"))
     if not runs:
-        _not_run(axes, [level.score for level in levels])
-    _write_marks(axes, marks)
+        _not_run(axes, [level.score for level in levels], span)
+    _write_marks(axes, marks, span)
     return (
         pd.concat([table for table in tables if len(table)], ignore_index=True)
         .assign(task=task)
@@ -243,9 +285,17 @@ def _level(axes: Axes, marks: list[tuple[float, str]], value: float, color: str,
     marks.append((value, color))
 
 
-def _write_marks(axes: Axes, marks: Sequence[tuple[float, str]]) -> None:
+def _published_curve(axes: Axes, curve: Published, x: str) -> None:
+    """Line and band over the published seeds, behind our curves."""
+    pooled = curve.points[curve.points["seed"] == "all"]
+    axes.fill_between(pooled[x], pooled["low"], pooled["high"], color=curve.color, alpha=0.10, linewidth=0, zorder=1.2)
+    axes.plot(pooled[x], pooled["center"], color=curve.color, linestyle=curve.style, linewidth=0.9, zorder=1.8)
+
+
+def _write_marks(axes: Axes, marks: Sequence[tuple[float, str]], span: Span) -> None:
     """The values of the horizontal lines at the right edge."""
-    for (value, color), y in zip(marks, spread([value for value, _ in marks], LABEL_GAP), strict=True):
+    gap = LABEL_GAP * _height_share(axes) * (span.high - span.low) / 1000
+    for (value, color), y in zip(marks, spread([value for value, _ in marks], gap), strict=True):
         axes.annotate(
             f"{value:.0f}",
             (1, y),
@@ -259,9 +309,15 @@ def _write_marks(axes: Axes, marks: Sequence[tuple[float, str]]) -> None:
         )
 
 
-def _not_run(axes: Axes, occupied: Sequence[float]) -> None:
+def _height_share(axes: Axes) -> float:
+    """How much lower than LABEL_HEIGHT the axes are, as a factor."""
+    inches = axes.get_position().height * axes.figure.get_figheight()
+    return LABEL_HEIGHT / inches
+
+
+def _not_run(axes: Axes, occupied: Sequence[float], span: Span) -> None:
     """NOT RUN, in the middle of the widest free stretch between the horizontal lines."""
-    borders = np.sort([0, *occupied, 1000])
+    borders = np.sort([span.low, *occupied, span.high])
     widest = int(np.argmax(np.diff(borders)))
     x, y = np.mean(axes.get_xlim()), borders[widest : widest + 2].mean()
     axes.text(
