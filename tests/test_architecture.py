@@ -31,12 +31,14 @@ MAY_IMPORT = {
     "workflows/": ("workflows", "shared"),
     "benchmarks/": ("benchmarks", "shared", "replications"),
 }
+AGENT_MAY_IMPORT = ("shared.formulas", "shared.training.agent", "shared.envs.spec", "shared.errors")
 # The same for a file of replications/<paper>/; its own package is always allowed.
 PAPER_MAY_IMPORT = {
     "shared/": ("shared.errors",),
     "config.py": ("shared.config", "shared.training.schedule", "shared.errors"),
     "model_": ("shared.formulas", "shared.errors"),
-    "agent_": ("shared.formulas", "shared.training.agent", "shared.envs.spec", "shared.errors"),
+    "agent_torch": (*AGENT_MAY_IMPORT, "shared.device_torch"),
+    "agent_jax": (*AGENT_MAY_IMPORT, "shared.device_jax"),
     "figures": ("shared.results", "shared.figures", "shared.errors", "shared.config"),
     "train.py": ("shared",),
     "simulator.py": ("shared",),  # PlaNet: a program of its own, as train.py is

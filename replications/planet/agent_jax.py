@@ -5,7 +5,6 @@ each of `learn`, `act` and `predict` is one compiled function of them. Read mode
 """
 
 import functools
-import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -23,8 +22,11 @@ from replications.planet.model_jax import (
     initial_state,
     initialise,
     named_parameters,
+    scan_time,
     with_parameters,
 )
+from shared.device_jax import prepare as prepare
+from shared.device_jax import set_exact_arithmetic, to_numpy, uniform
 from shared.errors import UserError
 from shared.formulas.divergences import floor_nats, gaussian_kl
 from shared.formulas.elbo import (
@@ -258,7 +260,12 @@ def imagined_return(model: WorldModel, settings: Planner, state: State, action: 
 
     state: each part (M, .), action: (M, H, A), noise: (M, H, S). The published discount is 1.
     """
-    rewards = model.reward(model.latent.features(imagine(model.latent, state, action, noise)))  # (M, H)
+
+    def step(state: State, row: tuple[Array, Array]) -> tuple[State, Array]:
+        state = model.latent.prior(state, *row)
+        return state, model.reward(model.latent.features(state))  # in here: states need not be stacked, a sixth faster
+
+    rewards = scan_time(step, state, (action, noise))  # (M, H)
     return (rewards * settings.discount ** jnp.arange(rewards.shape[1], dtype=rewards.dtype)).sum(1)
 
 
@@ -320,7 +327,7 @@ def predict_step(
 
 def dequantised(image: Array, bits: int, key: Array) -> Array:
     """uint8 (..., H, W, C) -> float32 in [-0.5, 0.5): fewer bits, then uniform noise within a level, drawn anew."""
-    return quantise(image.astype(jnp.float32), bits, jax.random.uniform(key, image.shape))
+    return quantise(image.astype(jnp.float32), bits, uniform(key, image.shape))
 
 
 def entries(rows: Batch, alignment: str) -> Batch:
@@ -422,34 +429,3 @@ def overshooting(
         miss = COSTS[loss.likelihood](overshooting_windows(reward, distance), predicted)
         miss = jnp.where(mask, miss, 0.0)
     return kl[:, :, ahead].sum() / entries, miss[:, :, ahead].sum() / entries
-
-
-def set_exact_arithmetic() -> None:
-    """float32 is float32 on every device."""
-    jax.config.update("jax_default_matmul_precision", "highest")
-
-
-def to_numpy(value: Array) -> np.ndarray:
-    """A copy in C order, wherever the array lies."""
-    return np.array(value, order="C")
-
-
-def prepare(device: str, threads: int) -> str:
-    """Give XLA its threads and choose the device: "auto" becomes "cuda" where there is one, else "cpu".
-
-    To be called before anything has been computed: XLA reads its settings once.
-
-    Raises:
-      UserError: "cuda" was asked for and JAX sees none.
-    """
-    os.environ["NPROC"] = str(threads)  # the size of XLA's thread pools on a CPU
-    if device == "cpu":
-        jax.config.update("jax_platforms", "cpu")
-        return device
-    try:
-        available = bool(jax.devices("gpu"))
-    except RuntimeError:
-        available = False
-    if device == "cuda" and not available:
-        raise UserError("--device cuda: JAX sees no CUDA device; use --device cpu, or install jax[cuda12]")
-    return "cuda" if available else "cpu"

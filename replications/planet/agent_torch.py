@@ -4,7 +4,6 @@ Paper: Sections 2 and 3, Algorithms 1 and 2. Read model_torch.py first; formulas
 """
 
 import math
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,8 @@ from torch import Tensor
 
 from replications.planet.config import Config, Optimiser
 from replications.planet.model_torch import State, WorldModel, imagine, initial_state
+from shared.device_torch import prepare as prepare
+from shared.device_torch import set_exact_arithmetic, to_numpy
 from shared.errors import UserError
 from shared.formulas.divergences import floor_nats, gaussian_kl
 from shared.formulas.elbo import (
@@ -367,31 +368,3 @@ def overshooting(
         miss = COSTS[loss.likelihood](overshooting_windows(reward, distance), predicted)
         miss = torch.where(mask, miss, 0.0)
     return kl[:, :, ahead].sum() / entries, miss[:, :, ahead].sum() / entries
-
-
-def set_exact_arithmetic() -> None:
-    """float32 is float32 on every device, and the same inputs give the same bits."""
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark = False
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it to be deterministic
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # debugging aid of that mode; costs a pass per tensor
-
-
-def to_numpy(value: Tensor) -> np.ndarray:
-    """A copy in C order, whatever the tensor's memory format and device."""
-    return np.array(value.detach().cpu().numpy(), order="C")
-
-
-def prepare(device: str, threads: int) -> str:
-    """Give torch its threads and choose the device: "auto" becomes "cuda" where there is one, else "cpu".
-
-    Raises:
-      UserError: "cuda" was asked for and torch sees none.
-    """
-    torch.set_num_threads(threads)
-    available = torch.cuda.is_available()
-    if device == "cuda" and not available:
-        raise UserError("--device cuda: torch sees no CUDA device; use --device cpu, or install a CUDA build of torch")
-    return ("cuda" if available else "cpu") if device == "auto" else device

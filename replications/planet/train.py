@@ -52,7 +52,8 @@ def framework_module(framework: str):
 
 def code_paths(framework: str) -> list[Path]:
     """The code that decides a run's numbers: what draws figures, tests or writes results is left out."""
-    shared = ("config.py", "runner.py", "checkpoint.py", "formulas", "training", "envs", "replay")
+    device = f"device_{framework}.py"
+    shared = ("config.py", "runner.py", "checkpoint.py", device, "formulas", "training", "envs", "replay")
     own = ("config.py", f"model_{framework}.py", f"agent_{framework}.py", "train.py")
     return [*(ROOT / "shared" / name for name in shared), *(ROOT / "replications" / "planet" / name for name in own)]
 

@@ -1,0 +1,90 @@
+"""What every JAX agent needs of its device: threads and choice of device, exact arithmetic, arrays back to NumPy.
+
+Also what makes JAX quick on a CPU: compiled programs are kept between runs, freed memory between updates, and uniform
+noise is drawn two at a time. The twin of device_torch.py.
+"""
+
+import ctypes
+import hashlib
+import math
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from shared.errors import UserError
+
+CACHE = Path(__file__).resolve().parents[1] / ".cache" / "jax"
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
+
+
+def prepare(device: str, threads: int) -> str:
+    """Give XLA its threads and choose the device: "auto" becomes "cuda" where there is one, else "cpu".
+
+    To be called before anything has been computed: XLA reads its settings once.
+
+    Raises:
+      UserError: "cuda" was asked for and JAX sees none.
+    """
+    os.environ["NPROC"] = str(threads)  # the size of XLA's thread pools on a CPU
+    keep_compiled(threads)
+    keep_memory()
+    if device == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+        return device
+    try:
+        available = bool(jax.devices("gpu"))
+    except RuntimeError:
+        available = False
+    if device == "cuda" and not available:
+        raise UserError("--device cuda: JAX sees no CUDA device; use --device cpu, or install jax[cuda12]")
+    return "cuda" if available else "cpu"
+
+
+def set_exact_arithmetic() -> None:
+    """float32 is float32 on every device."""
+    jax.config.update("jax_default_matmul_precision", "highest")
+
+
+def to_numpy(value: Array) -> np.ndarray:
+    """A copy in C order, wherever the array lies."""
+    return np.array(value, order="C")
+
+
+def uniform(key: Array, shape: tuple[int, ...]) -> Array:
+    """Uniform in [0, 1) in steps of 2^-16, float32: two numbers from each of JAX's draws, which are slow on a CPU.
+
+    Enough for dequantisation noise; an odd number of entries draws one more and drops it.
+    """
+    size = math.prod(shape)
+    draws = jax.random.bits(key, (-(-size // 2),), jnp.uint32)
+    return lax.bitcast_convert_type(draws, jnp.uint16).reshape(-1)[:size].reshape(shape).astype(jnp.float32) / 2**16
+
+
+def keep_compiled(threads: int) -> None:
+    """Keep what XLA compiles in .cache/jax of the repository: the next start loads it, and computes the same bits.
+
+    JAX tells programs, versions and flags apart but neither processors nor threads: the folder's name does that. A
+    folder of the user's own (JAX_COMPILATION_CACHE_DIR) is left alone.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    processor = sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
+    if not processor:  # one machine cannot be told from another
+        return
+    name = hashlib.sha256("\n".join(processor).encode()).hexdigest()[:12]
+    jax.config.update("jax_compilation_cache_dir", str(CACHE / f"{name}-{threads}"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def keep_memory() -> None:
+    """Have glibc keep freed memory: else every update gets its temporary arrays from the system anew, page by page."""
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):  # another C library
+        return
+    for parameter, value in ((M_ARENA_MAX, 1), (M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1)):
+        libc.mallopt(parameter, value)

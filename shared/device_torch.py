@@ -1,0 +1,40 @@
+"""What every torch agent needs of its device: threads and choice of device, exact arithmetic, arrays back to NumPy.
+
+The twin of device_jax.py.
+"""
+
+import os
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shared.errors import UserError
+
+
+def prepare(device: str, threads: int) -> str:
+    """Give torch its threads and choose the device: "auto" becomes "cuda" where there is one, else "cpu".
+
+    Raises:
+      UserError: "cuda" was asked for and torch sees none.
+    """
+    torch.set_num_threads(threads)
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise UserError("--device cuda: torch sees no CUDA device; use --device cpu, or install a CUDA build of torch")
+    return ("cuda" if available else "cpu") if device == "auto" else device
+
+
+def set_exact_arithmetic() -> None:
+    """float32 is float32 on every device, and the same inputs give the same bits."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it to be deterministic
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # debugging aid of that mode; costs a pass per tensor
+
+
+def to_numpy(value: Tensor) -> np.ndarray:
+    """A copy in C order, whatever the tensor's memory format and device."""
+    return np.array(value.detach().cpu().numpy(), order="C")
