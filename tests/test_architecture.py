@@ -36,9 +36,10 @@ AGENT_MAY_IMPORT = ("shared.formulas", "shared.training.agent", "shared.envs.spe
 PAPER_MAY_IMPORT = {
     "shared/": ("shared.errors",),
     "config.py": ("shared.config", "shared.training.schedule", "shared.errors"),
-    "model_": ("shared.formulas", "shared.errors"),
+    "model_torch": ("shared.formulas", "shared.layers_torch", "shared.errors"),
+    "model_jax": ("shared.formulas", "shared.layers_jax", "shared.errors"),
     "agent_torch": (*AGENT_MAY_IMPORT, "shared.device_torch"),
-    "agent_jax": (*AGENT_MAY_IMPORT, "shared.device_jax"),
+    "agent_jax": (*AGENT_MAY_IMPORT, "shared.device_jax", "shared.layers_jax"),
     "figures": ("shared.results", "shared.figures", "shared.errors", "shared.config"),
     "train.py": ("shared",),
     "simulator.py": ("shared",),  # PlaNet: a program of its own, as train.py is
