@@ -155,7 +155,8 @@ def _notes(request: Request, cells: pd.DataFrame, values: Values) -> list[str]:
     notes = [
         f"Mean return over seeds × episodes of CEM on the true simulator (of a cell: seeds {seeds}, episodes "
         f"{episodes}); nothing is learned. Keep: share of the proposals that the belief is refitted to. "
-        f"{len(cells)} of {planned} cells have a run; crossed out: NOT RUN. *: an unfinished run.",
+        f"{len(cells)} of {planned} cells have a run; crossed out: no run (scales below the "
+        "paper's plan fewer). *: unfinished.",
         "Published: 132 to 837 on Cheetah Run; the best horizon is about 8, and 6 is too short. How many seeds and "
         "episodes stand behind a published cell is not known to us.",
     ]

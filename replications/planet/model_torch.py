@@ -186,7 +186,7 @@ class SSM(nn.Module):
 
         prior      s_t ~ p(s_t | s_{t-1}, a_{t-1})       posterior   s_t ~ q(s_t | prior mean, prior std, embed_t)
 
-    Source: PlaNet Section 3, Figure 2b; code, models/ssm.py.
+    Methods and shapes are the RSSM's. Source: PlaNet Section 3, Figure 2b; code, models/ssm.py.
     """
 
     def __init__(self, config, embed_size: int, action_size: int):
@@ -226,7 +226,7 @@ class DRNN(nn.Module):
         e_t = GRU_enc([embed_t, a_{t-1}, s_{t-1}], e_{t-1})     s_t ~ q(s_t | e_t, s_{t-1}, d_{t-1})
         d_t = GRU_dec(s_t, d_{t-1})                             features d_t
 
-    Its hidden layer is always ReLU. Source: PlaNet Appendix D; code, models/drnn.py.
+    Methods and shapes are the RSSM's; its hidden layer is always ReLU. Source: PlaNet Appendix D; code, models/drnn.py.
     """
 
     def __init__(self, config, embed_size: int, action_size: int):

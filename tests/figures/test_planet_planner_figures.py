@@ -96,7 +96,7 @@ def test_the_page_says_what_is_missing_unfinished_and_published(tmp_path):
     paths = [write_cell(tmp_path, (6, 3, 100, 5)), write_cell(tmp_path, (8, 3, 100, 5), complete=False)]
     drawn = figures_planner.figure_12(request(paths))
     said = page_text(drawn.figure)
-    for words in ("2 of 320 cells", "NOT RUN", "132 to 837", "best horizon is about 8", "6 is too short", "200*"):
+    for words in ("2 of 320 cells", "out: no run", "132 to 837", "horizon is about 8", "6 is too short", "200*"):
         assert words in said, words
     assert drawn.numbers["unfinished"].tolist() == [False, True]
     crosses = sum(len(axes.lines) for axes in panels(drawn.figure))
