@@ -1,12 +1,12 @@
 """The one way to make an environment: make_env(task name, sizes). Importing this file imports no simulator.
 
-toy_* are the toy tasks of toy.py; every other name is domain_task of dm_control's suite (dmc.py), or PlaNet's
-cup_catch. Read next: spec.py for the rows, vector.py for several environments at once.
+toy_* are the toy tasks of toy.py, atari_* are games (atari.py); every other name is domain_task of dm_control's suite
+(dmc.py), or PlaNet's cup_catch. Read next: spec.py for the rows, vector.py for several environments at once.
 """
 
 import difflib
 
-from shared.envs import dmc, toy
+from shared.envs import atari, dmc, toy
 from shared.envs.spec import Env
 from shared.errors import UserError
 
@@ -19,10 +19,12 @@ def make_env(
     action_repeat: int,
     time_limit_env_steps: int,
     shadow_size: int | None = None,
+    pipeline: atari.Pipeline | None = None,
 ) -> Env:
-    """One environment of this task; the arguments are those of dmc.DMC.
+    """One environment of this task; the arguments are those of dmc.DMC, and the pipeline of atari.Atari.
 
-    The toy tasks draw without a camera and cast no shadow: they ignore `camera` and `shadow_size`.
+    The toy tasks and games have no camera and cast no shadow: they ignore `camera` and `shadow_size`. Only games have
+    a pipeline, and they need one.
     Raises:
       UserError: unknown task, impossible size, or no OpenGL library; says what to do.
     """
@@ -30,10 +32,20 @@ def make_env(
     common = {"size": size, "action_repeat": action_repeat, "time_limit_env_steps": time_limit_env_steps}
     if task in toy.TASKS:
         return toy.Toy(task, **common)
+    if task.startswith(atari.PREFIX):
+        return _make_game(task, pipeline, common)
     known = {} if task.startswith("toy_") else {**dmc.tasks(), **dmc.ALIASES}
     if task not in known:
         raise UserError(_unknown(task, [*known, *toy.TASKS]))
     return dmc.DMC(task, camera=camera, shadow_size=shadow_size, **common)
+
+
+def _make_game(task: str, pipeline: atari.Pipeline | None, common: dict[str, int]) -> Env:
+    if atari.find(task) is None:
+        raise UserError(_unknown(task, list(atari.tasks())))
+    if pipeline is None:
+        raise UserError(f"task {task!r} is a game, and games need an Atari pipeline; take a task such as walker_walk")
+    return atari.Atari(task, pipeline=pipeline, **common)
 
 
 def _check_sizes(task: str, size: int, action_repeat: int, time_limit_env_steps: int, shadow_size: int | None) -> None:
@@ -50,4 +62,7 @@ def _check_sizes(task: str, size: int, action_repeat: int, time_limit_env_steps:
 def _unknown(task: str, known: list[str]) -> str:
     near = difflib.get_close_matches(task, known, n=5, cutoff=0.6)
     meant = f"did you mean {', '.join(near)}?" if near else "nothing has a similar name."
-    return f"unknown task {task!r}; {meant} Tasks are named domain_task as in dm_control (walker_walk), or toy_reach."
+    return (
+        f"unknown task {task!r}; {meant} Tasks are named domain_task as in dm_control (walker_walk), or atari_pong, or "
+        "toy_reach."
+    )
