@@ -1,4 +1,4 @@
-"""Replay memory: whole episodes in, batches of consecutive rows out, drawn as PlaNet draws them.
+"""Replay memory: whole episodes in, batches of consecutive rows out, drawn as PlaNet and Dreamer draw them.
 
 Framework-free. Running episodes live in memory, complete ones on disk (storage.py) with the most recently used in
 memory. Everything that decides a later sample is in save(), so a resumed run draws the same numbers.
@@ -7,7 +7,7 @@ memory. Everything that decides a later sample is in save(), so a resumed run dr
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,8 +21,8 @@ FLAGS = ("is_first", "is_last", "is_terminal")
 class Replay:
     """Stores episodes and samples chunks.
 
-    One chunk per drawn episode; its first row is uniform over all rows that leave room for it, both ends included.
-    Row convention: shared/envs/spec.py.
+    One chunk per drawn episode; its first row is uniform over all rows that leave room for it, both ends included,
+    unless `ends` says otherwise. Row convention: shared/envs/spec.py.
     """
 
     def __init__(
@@ -40,27 +40,34 @@ class Replay:
         pool: int | None = None,
         shuffle_chunks: int = 0,
         prefetch_chunks: int = 0,
+        replacement: bool = False,
+        ends: Literal["included", "excluded"] = "included",
     ):
         """
         Args:
             folder: where the episode files go; belongs to this memory alone.
             seed: of all draws.
             older, recent: episodes in the pool, at most: random older ones, and ones new since the last refresh.
+                With recent 0 no episode counts as new: all are drawn alike.
             chunks_per_refresh: chunks drawn from one pool.
             capacity_rows: live rows, at most; beyond it the oldest episodes go, never the newest. None: no limit.
             memory_rows: rows of complete episodes held in RAM, at most. Changes speed only, never a number.
             pool: episodes in the pool in all, older ones filling it up. None: older + recent.
             shuffle_chunks, prefetch_chunks: how late a draw is used: it goes into a buffer of the first size, from
                 which a random one is taken for each new one, and then into a queue of the second length. 0: at once.
+            replacement: every draw is from the whole pool, not from what is left of a permutation of it.
+            ends: whether a chunk may reach the last row of its episode. "excluded" as in Dreamer's TensorFlow 2 code,
+                whose model therefore never sees how an episode ends.
         """
-        limits = {"older": older, "recent": recent, "chunks_per_refresh": chunks_per_refresh}
-        for name, value in limits.items():
-            if value < 1:
-                raise UserError(f"Replay: {name} is {value}, expected at least 1; raise it in the config")
+        limits = {"older": (older, 1), "recent": (recent, 0), "chunks_per_refresh": (chunks_per_refresh, 1)}
+        for name, (value, least) in limits.items():
+            if value < least:
+                raise UserError(f"Replay: {name} is {value}, expected at least {least}; raise it in the config")
         self._columns = _columns(obs_spec, act_spec)
         self._folder = EpisodeFolder(folder)
         self._rng = np.random.Generator(np.random.PCG64(seed))
-        self._order = EpisodeOrder(older, recent, chunks_per_refresh, pool)
+        self._order = EpisodeOrder(older, recent, chunks_per_refresh, pool, replacement)
+        self._spared = int(ends == "excluded")  # rows at the end of an episode that no chunk reaches
         self._delay = Delay(shuffle_chunks, prefetch_chunks)
         self._capacity_rows = capacity_rows
         self._memory = EpisodeMemory(memory_rows)
@@ -108,17 +115,16 @@ class Replay:
             every column as (B, T, ...), and action_before (B, A): the action of the row before the chunk, zeros where
             the chunk opens its episode. The arrays are new and belong to the caller.
         Raises:
-            UserError: no complete episode has `length` rows.
+            UserError: no complete episode has `length` rows to draw from.
         """
-        longest = max((file.rows for file in self._files.values()), default=0)
+        longest = max((file.rows - self._spared for file in self._files.values()), default=0)
         if not 1 <= length <= longest:
+            spared = ", its last one spared" if self._spared else ""
             raise UserError(
-                f"sample: batch length {length} exceeds the longest stored episode ({longest} rows) or is below 1; "
-                "collect longer episodes or lower the batch length in the config"
+                f"sample: batch length {length} exceeds the longest stored episode ({longest} rows{spared}) or is "
+                "below 1; collect longer episodes or lower the batch length in the config"
             )
-        batch = {
-            key: np.empty((batch_size, length, *shape), dtype) for key, (dtype, shape) in self._columns.items()
-        }
+        batch = {key: np.empty((batch_size, length, *shape), dtype) for key, (dtype, shape) in self._columns.items()}
         before = np.zeros((batch_size, *self._columns["action"][1]), np.float32)
         for index in range(batch_size):
             episode, first = self._delay.next(lambda: self._draw(length), self._rng)
@@ -176,8 +182,9 @@ class Replay:
 
     def _draw(self, length: int) -> tuple[int, int]:
         """An episode, and the first row of a chunk of it."""
-        episode = self._order.draw(self._files, length, self._rng)
-        return episode, int(self._rng.integers(self._files[episode].rows - length + 1))
+        rows = length + self._spared
+        episode = self._order.draw(self._files, rows, self._rng)
+        return episode, int(self._rng.integers(self._files[episode].rows - rows + 1))
 
     def _check(self, rows: Rows) -> int:
         """Names, dtypes and shapes of appended rows. Returns N."""
@@ -188,9 +195,7 @@ class Replay:
         for key, (dtype, shape) in self._columns.items():
             column = rows[key]
             if column.dtype != dtype or column.shape != (count, *shape):
-                raise ValueError(
-                    f"append: {key} is {column.dtype} {column.shape}, expected {dtype} {(count, *shape)}"
-                )
+                raise ValueError(f"append: {key} is {column.dtype} {column.shape}, expected {dtype} {(count, *shape)}")
         return count
 
     def _store(self, columns: dict[str, np.ndarray]) -> None:
@@ -236,13 +241,23 @@ class EpisodeOrder:
         refresh:  pool = up to `recent` episodes new since the last refresh + up to `older` random older ones
                   (with `pool`: older ones fill it up to that number)
         then:     permutations of the pool, one chunk per episode, until chunks_per_refresh chunks are out; refresh.
+                  (with `replacement`: any episode of the pool for each chunk)
 
     An episode counts as new for one refresh only. Episodes evicted or too short for the asked length are passed over.
     Source: PlaNet, authors' code tools/numpy_episodes.py (the `recent` loader; with `pool`, the older `scan` loader).
+    Dreamer, the same file (`recent` 0) and tf2/tools.py:173-185 (`recent` 0 and `replacement`).
     """
 
-    def __init__(self, older: int, recent: int, chunks_per_refresh: int, pool: int | None = None):
+    def __init__(
+        self,
+        older: int,
+        recent: int,
+        chunks_per_refresh: int,
+        pool: int | None = None,
+        replacement: bool = False,
+    ):
         self.older, self.recent, self.chunks_per_refresh, self.pool = older, recent, chunks_per_refresh, pool
+        self.replacement = replacement
         self._pool: list[int] = []
         self._rest: list[int] = []  # what is left of the current permutation, next one last
         self._chunks_left = 0
@@ -260,7 +275,7 @@ class EpisodeOrder:
                     return episode
             if not any(episode in files and files[episode].rows >= length for episode in self._pool):
                 self._refresh(files, length, rng)
-            self._rest = rng.permutation(self._pool).tolist()
+            self._rest = self._round(rng)
 
     def save(self) -> dict[str, Any]:
         return {
@@ -274,10 +289,17 @@ class EpisodeOrder:
         self._pool, self._rest = state["pool"].tolist(), state["rest"].tolist()
         self._chunks_left, self._seen = state["chunks_left"], state["seen"]
 
+    def _round(self, rng: np.random.Generator) -> list[int]:
+        """The next episodes to draw, last one first."""
+        if self.replacement:
+            return [self._pool[int(rng.integers(len(self._pool)))]]
+        return rng.permutation(self._pool).tolist()
+
     def _refresh(self, files: Mapping[int, EpisodeFile], length: int, rng: np.random.Generator) -> None:
         long_enough = [episode for episode, file in files.items() if file.rows >= length]
-        old = rng.permutation([episode for episode in long_enough if episode < self._seen])
-        new = rng.permutation([episode for episode in long_enough if episode >= self._seen])[: self.recent]
+        since = self._seen if self.recent else max(files) + 1  # episodes numbered from here on are new
+        old = rng.permutation([episode for episode in long_enough if episode < since])
+        new = rng.permutation([episode for episode in long_enough if episode >= since])[: self.recent]
         old = old[: self.older if self.pool is None else max(self.pool - len(new), 0)]
         self._pool = [*old.astype(np.int64).tolist(), *new.astype(np.int64).tolist()]
         self._rest = []

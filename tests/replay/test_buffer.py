@@ -257,10 +257,53 @@ def test_the_longest_episode_decides_what_can_be_asked(tmp_path):
     check_chunks(replay.sample(4, 5), {0: 5}, 5)
 
 
-@pytest.mark.parametrize("name", ["older", "recent", "chunks_per_refresh"])
-def test_impossible_pools_are_refused(tmp_path, name):
-    with pytest.raises(UserError, match=f"{name} is 0, expected at least 1"):
-        make(tmp_path, **{name: 0})
+@pytest.mark.parametrize(("name", "value", "least"), [("older", 0, 1), ("recent", -1, 0), ("chunks_per_refresh", 0, 1)])
+def test_impossible_pools_are_refused(tmp_path, name, value, least):
+    with pytest.raises(UserError, match=f"{name} is {value}, expected at least {least}"):
+        make(tmp_path, **{name: value})
+
+
+def test_without_recent_ones_a_new_episode_is_drawn_like_any_other(tmp_path):
+    """Three of ten a look, whether or not they are new: Dreamer's loader. All are seen, none more often."""
+    replay = make(tmp_path, older=3, recent=0, chunks_per_refresh=3)
+    feed(replay, [4] * 5)
+    replay.sample(3, 4)
+    feed(replay, [4] * 5, first=5)
+    looks = [[episode for episode, _ in origins(replay.sample(3, 4))] for _ in range(1000)]
+    assert all(len(set(look)) == 3 for look in looks)
+    counts = Counter(episode for look in looks for episode in look)
+    assert sorted(counts) == list(range(10))
+    assert max(abs(count - 300) for count in counts.values()) < 5 * np.sqrt(1000 * 0.3 * 0.7)
+
+
+def test_draws_with_replacement_are_independent(tmp_path):
+    """Dreamer's TensorFlow 2 loader: the next episode is each with the same probability, the last one included."""
+    replay = make(tmp_path, recent=0, replacement=True, chunks_per_refresh=100)
+    feed(replay, [1] * 5)
+    drawn = [episode for episode, _ in origins(replay.sample(5000, 1))]
+    pairs = Counter(zip(drawn[:-1:2], drawn[1::2], strict=True))
+    assert len(pairs) == 25 and stats.chisquare(list(pairs.values())).pvalue > 0.01
+
+
+def test_with_replacement_new_episodes_wait_for_the_refresh(tmp_path):
+    replay = make(tmp_path, recent=0, replacement=True, chunks_per_refresh=100)
+    feed(replay, [1])
+    replay.sample(1, 1)
+    feed(replay, [1] * 60, first=1)
+    drawn = [episode for episode, _ in origins(replay.sample(150, 1))]
+    assert drawn[:99] == [0] * 99 and drawn[99:].count(0) < 10
+
+
+def test_chunks_that_spare_the_end(tmp_path):
+    """Five of twelve rows begin at 0 .. 6 and never reach row 11; an episode of five rows has no such chunk."""
+    replay = make(tmp_path, ends="excluded")
+    feed(replay, [5])
+    with pytest.raises(UserError, match=r"batch length 5 exceeds .*\(4 rows, its last one spared\)"):
+        replay.sample(1, 5)
+    feed(replay, [12], first=1)
+    counts = Counter(origins(replay.sample(7000, 5)))
+    assert sorted(counts) == [(1, first) for first in range(7)]
+    assert stats.chisquare(list(counts.values())).pvalue > 0.01
 
 
 # ---------------------------------------------------------------------------------------------- seeds and memory
@@ -314,7 +357,14 @@ def through_a_file(folder: Path, state: dict) -> dict:
 
 @pytest.mark.parametrize("drawn", [0, 1, 7, 24, 25, 26])  # before, within and at the end of a pool of 25 chunks
 @pytest.mark.parametrize("memory_rows", [0, 10**6])
-@pytest.mark.parametrize("delay", [{}, {"pool": 4, "shuffle_chunks": 12, "prefetch_chunks": 5}])
+@pytest.mark.parametrize(
+    "delay",
+    [
+        {},
+        {"pool": 4, "shuffle_chunks": 12, "prefetch_chunks": 5},
+        {"recent": 0, "replacement": True, "ends": "excluded", "prefetch_chunks": 5},
+    ],
+)
 def test_save_load_continue_equals_continue(tmp_path, drawn, memory_rows, delay):
     options = {"older": 3, "recent": 4, "chunks_per_refresh": 25, "memory_rows": memory_rows, **delay}
     replay = make(tmp_path / "replay", **options)
@@ -420,8 +470,15 @@ def test_a_state_of_other_columns_is_refused(tmp_path):
     replay = make(tmp_path)
     feed(replay, [5])
     other = Replay(
-        tmp_path, {"image": ArraySpec((4, 4, 3), "uint8")}, ACT, seed=np.random.SeedSequence(0),
-        older=1, recent=1, chunks_per_refresh=1, capacity_rows=None, memory_rows=0,
+        tmp_path,
+        {"image": ArraySpec((4, 4, 3), "uint8")},
+        ACT,
+        seed=np.random.SeedSequence(0),
+        older=1,
+        recent=1,
+        chunks_per_refresh=1,
+        capacity_rows=None,
+        memory_rows=0,
     )
     with pytest.raises(UserError, match=r"holds columns .*expected"):
         other.load(replay.save())
