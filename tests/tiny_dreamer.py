@@ -1,7 +1,6 @@
 """A Dreamer configuration so small that an update takes milliseconds and a whole run seconds."""
 
-from shared.config import resolve
-from shared.config import replace as put
+from shared.config import replace, resolve
 
 CHANGES = {
     "environment.time_limit_env_steps": 120,
@@ -43,5 +42,5 @@ def values(variant="dreamer", **changes):
     tree = resolve("dreamer", variant, {"name": "paper"})["values"]
     horizon = {"behaviour.horizon": min(4, tree["behaviour"]["horizon"])}
     for key, value in {**CHANGES, **horizon, **{key.replace("__", "."): x for key, x in changes.items()}}.items():
-        put(tree, key, value, where="tests/tiny_dreamer.py")
+        replace(tree, key, value, where="tests/tiny_dreamer.py")
     return tree

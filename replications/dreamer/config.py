@@ -184,9 +184,11 @@ class Batch(Strict):
 
 class ReplayConfig(Strict):
     older: PositiveInt  # older episodes in the pool, at most (where pool is None)
-    recent: PositiveInt  # new episodes in the pool
+    recent: NonNegativeInt  # new episodes in the pool, at most; 0: none counts as new, all are drawn alike
     pool: int | None = Field(gt=0)  # episodes in the pool in all: older ones fill it up; None: older + recent
     chunks_per_refresh: PositiveInt
+    replacement: bool  # every draw is from the whole pool, or from what is left of a permutation
+    ends: Literal["included", "excluded"]  # whether a chunk may reach the last row of its episode
     shuffle_chunks: NonNegativeInt  # drawn chunks wait in a buffer of this size, which is emptied in random order,
     prefetch_chunks: NonNegativeInt  # and then in a queue of this length
     capacity_rows: int | None = Field(gt=0)  # None keeps everything
@@ -236,10 +238,11 @@ class Config(Strict):
             return self
         repeat = self.environment.action_repeat
         rows = self.environment.time_limit_env_steps // repeat + 1
-        for name, length in (("batch.length", self.batch.length), ("video.length", self.video.length)):
+        spared = self.replay.ends == "excluded"
+        for name, length in (("batch.length", self.batch.length + spared), ("video.length", self.video.length)):
             if length > rows:
                 raise ValueError(
-                    f"{name} ({length} rows) exceeds an episode ({rows} rows at action repeat {repeat}); lower {name}"
+                    f"{name} (needs {length} rows) exceeds an episode ({rows} rows at action repeat {repeat}); lower {name}"
                 )
         if self.schedule.prefill_env_steps < (rows - 1) * repeat:
             raise ValueError(

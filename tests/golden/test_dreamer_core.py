@@ -7,7 +7,7 @@ We compute in float64 from the same float32 inputs, so what remains is the autho
 above. GRADIENT (6.1e-6: the same) is relative to the row's largest entry. UPDATE (1.5e-7) is for parameters of the size
 of 1 after a few steps of 1e-3. EXACT is for the lambda-returns, which alone are float64 in the file (4e-16).
 
-Not here: the networks (ledger.py, LATER), and the trigger of the training loop, which is no formula: the loop's
+Not here: the networks (test_dreamer_model.py), and the trigger of the training loop, which is no formula: the loop's
 schedule reproduces it below.
 """
 
@@ -59,7 +59,7 @@ def test_lambda_return(library, case):
 
 @pytest.mark.golden("train_step")
 def test_returns_weights_and_losses_of_a_training_step(library, case):
-    """What follows the networks. The gradients, through the networks, are checked with the agent."""
+    """What follows the networks. The gradients, through the networks, are in test_dreamer_model.py."""
     golden = case.double()
     lambda_ = options(golden)["disclam"]
 

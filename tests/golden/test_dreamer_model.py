@@ -1,8 +1,8 @@
 """Dreamer's networks and whole training steps, in torch and in JAX, against numbers from the authors' code.
 
 Everything runs in float64 from the same float32 inputs; what remains is the authors' float32. FORWARD and GRADIENT are
-the tolerances that data/golden/dreamer/README.md asks for, relative to the largest entry. The world of the training
-steps is variant tf2 of experiments.yaml, so its settings are held too. Formulas alone: test_dreamer_core.py,
+relative to the largest entry (data/golden/dreamer/README.md asks for 1e-4 and 1e-3). The world of the training steps is
+variant tf2 of experiments.yaml, so its settings are held too. Formulas alone: test_dreamer_core.py and
 test_dreamer_policies.py.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from replications.dreamer.config import Config
-from shared.config import build
+from shared.config import build, resolve
 from shared.envs.spec import ActSpec
 from shared.formulas.divergences import gaussian_kl
 from shared.formulas.elbo import gaussian_log_prob
@@ -21,8 +21,8 @@ from tests.golden import dreamer_weights
 from tests.golden.dreamer_sides import SIDES
 from tests.golden.loading import options, weights
 
-FORWARD = 1e-4
-GRADIENT = 1e-3
+FORWARD = 1e-5
+GRADIENT = 3e-5
 STATE = {"mean": "mean", "std": "std", "sample": "stoch", "belief": "deter"}
 
 
@@ -38,7 +38,7 @@ def close(got, expected, tolerance=FORWARD, name=""):
     got, expected = (np.asarray(x.detach() if hasattr(x, "detach") else x) for x in (got, expected))
     assert got.shape == expected.shape, f"{name}: shape {got.shape}, in the file {expected.shape}"
     scale = float(np.abs(expected).max(initial=0))
-    np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * scale + 1e-7, err_msg=name)
+    np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * scale + 1e-8, err_msg=name)
 
 
 def state_close(got, arrays, prefix, names=STATE):
@@ -126,7 +126,7 @@ def test_networks_at_full_size(side, case):
     checksum = sum(np.abs(value.astype(np.float64)).sum() for value in source.values())
     np.testing.assert_allclose(checksum, arrays["weight_checksum"], rtol=1e-9)
     assert sum(value.size for value in source.values()) == arrays["param_count"]
-    tree = tiny_dreamer.resolve("dreamer", "dreamer", {"name": "paper"})["values"]
+    tree = resolve("dreamer", "dreamer", {"name": "paper"})["values"]
     config = build(Config, {**tree, "model": {**tree["model"], "continuation": True}}, where="paper.yaml")
     features, image = side.double(arrays["features"]), side.double(arrays["image"] / 255 - 0.5)
     world = side.made("WorldModel", config.model, 6)
@@ -297,7 +297,7 @@ def test_contrastive_objective(side, kind, case):
         close(slopes[name], arrays[f"{kind}/grad_{name}"], GRADIENT, name)
 
 
-# -------------------------------------------------------------------------------------------------- whole training steps
+# ------------------------------------------------------------------------------------------------ whole training steps
 
 
 class Step:
@@ -382,8 +382,8 @@ def test_world_model_imagination_and_returns_of_a_training_step(side, case):
 
 @pytest.mark.golden("train_step")
 def test_gradients_norms_and_updated_weights_of_a_training_step(side, case):
-    """The agent's own update. The first step of Adam is nearly the sign of the gradient: a tenth of the learning rate
-    is allowed, as the file's README says."""
+    """The agent's own update. The first step of Adam is nearly the sign of the gradient, and rounding can turn a small
+    one: a hundredth of the learning rate is allowed (the README of the file: a tenth)."""
     arrays = case.load()
     step = Step(side, arrays)
     inputs = {**step.rows, "action_noise": step.action_noise, "latent_noise": step.latent_noise}
@@ -397,7 +397,7 @@ def test_gradients_norms_and_updated_weights_of_a_training_step(side, case):
     for name, gradient in gradients.items():
         close(gradient, expected[name], GRADIENT, name)
         rate = step.meta[f"{name.partition('.')[0]}_lr"]
-        np.testing.assert_allclose(after[name], updated[name], rtol=0, atol=0.1 * rate, err_msg=name)
+        np.testing.assert_allclose(after[name], updated[name], rtol=0, atol=0.01 * rate, err_msg=name)
         moved = np.abs(after[name] - step.parameters[name]).max()
         assert moved > 0.5 * rate or not gradient.any(), f"{name} moved by {moved}: the test would show little"
 
