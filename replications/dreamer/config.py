@@ -242,7 +242,7 @@ class Config(Strict):
         for name, length in (("batch.length", self.batch.length + spared), ("video.length", self.video.length)):
             if length > rows:
                 raise ValueError(
-                    f"{name} (needs {length} rows) exceeds an episode ({rows} rows at action repeat {repeat}); lower {name}"
+                    f"{name} (needs {length} rows) exceeds an episode ({rows} rows at action repeat {repeat}); lower it"
                 )
         if self.schedule.prefill_env_steps < (rows - 1) * repeat:
             raise ValueError(
