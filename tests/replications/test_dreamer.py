@@ -56,6 +56,10 @@ def make_batch(seed=0, size=3, length=6, *, discrete=False):
     }
 
 
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
 def batches_of(variant):
     return lambda seed: make_batch(seed, discrete=variant in GAMES)
 
@@ -75,7 +79,7 @@ def test_behaviour_of_every_agent(check, variant):
 def test_the_fast_filter_equals_the_step_applied_in_turn(gru):
     """RSSM.observe moves work out of the loop; the state after every row must stay the same."""
     latent = make_agent(model__gru=gru).model.latent.double()
-    embed, action, noise = (torch.randn(3, 6, size).double() for size in (64, ACTIONS, 4))
+    embed, action, noise = (normal(3, 6, size, seed=size).double() for size in (64, ACTIONS, 4))
     state = model_torch.initial_state(latent, 3)
     fast, fast_prior = latent.observe(embed, action, noise, state)
     for t in range(6):
@@ -87,7 +91,7 @@ def test_the_fast_filter_equals_the_step_applied_in_turn(gru):
 
 def test_the_two_grus_differ_by_where_the_reset_gate_acts():
     """The same weights, a bias in the recurrent candidate alone: r (U h + d) is not U (r h) + d."""
-    x, h = torch.randn(5, 2).double(), torch.randn(5, 4).double()
+    x, h = normal(5, 2).double(), normal(5, 4, seed=1).double()
     keras, block = model_torch.KerasGRU(2, 4).double(), model_torch.BlockGRU(2, 4).double()
     with torch.no_grad():
         weight = torch.cat([keras.inputs.weight, keras.recurrent.weight], -1)  # z, r, candidate
@@ -124,12 +128,12 @@ def test_the_policy_begins_wide_and_in_the_middle():
 def test_the_mode_is_the_likeliest_of_the_samples_with_the_jacobian():
     """By hand for every row; and with a wide Gaussian it is an end of the box, not the tanh of the mean."""
     actor = make_agent().actor
-    features, noise = torch.randn(5, 12), torch.randn(50, 5, ACTIONS)
+    features, noise = normal(5, 12), normal(200, 5, ACTIONS, seed=1)
     mode = actor.mode(features, noise)
     mean, std = actor(features)
     for row in range(5):
         tried = torch.tanh(mean[row] + std[row] * noise[:, row])
-        density = tanh_normal_log_prob(tried, mean[row].expand(50, -1), std[row].expand(50, -1)).sum(-1)
+        density = tanh_normal_log_prob(tried, mean[row].expand(200, -1), std[row].expand(200, -1)).sum(-1)
         assert torch.equal(mode[row], tried[density.argmax()])
     assert mode.abs().min() > 0.9 > torch.tanh(mean).abs().max()
 
@@ -468,7 +472,7 @@ def test_the_planner_walks_to_a_goal_it_can_see():
 def test_planning_for_several_environments_keeps_them_apart():
     agent = make_agent("planet")
     noise, state = agent.planner_noise(3), model_torch.initial_state(agent.model.latent, 3)
-    state = {name: torch.randn_like(value) for name, value in state.items()}
+    state = {name: normal(*value.shape) for name, value in state.items()}
     with torch.no_grad():
         together, _ = agent.plan(state, **noise)
         for index in range(3):
