@@ -1,4 +1,6 @@
-"""Run the trainer and kill its process, as by `kill -9`, at a named moment: python -m tests.die MOMENT arguments...
+"""Run a paper's trainer and kill its process, as by `kill -9`, at a named moment:
+
+    python -m tests.die PAPER MOMENT arguments...
 
 MOMENT is `update:N` (after the N-th gradient step), `step:N` (after the N-th environment step), `write:PATTERN:N` (when
 the N-th file whose name matches has its bytes in place but not yet its name), or `rmtree:N` (when the N-th folder has
@@ -6,6 +8,7 @@ lost its first file).
 """
 
 import fnmatch
+import importlib
 import os
 import shutil
 import signal
@@ -51,18 +54,17 @@ def half_removed(number: int):
 
 
 def main() -> int:
-    moment, *arguments = sys.argv[1:]
+    paper, moment, *arguments = sys.argv[1:]
     os.environ["OMP_NUM_THREADS"] = arguments[arguments.index("--threads") + 1]  # before torch is imported below
-    from replications.planet import train
-
+    train = importlib.import_module(f"replications.{paper}.train")
     kind, *details = moment.split(":")
     if kind == "write":
         before_rename(details[0], int(details[1]))
     elif kind == "rmtree":
         shutil.rmtree = half_removed(int(details[0]))
     elif kind == "update":
-        agent = train.framework_module(train.parse(arguments).framework).PlanetAgent
-        after(agent, "learn", moment, int(details[0]))
+        module = train.framework_module(train.parse(arguments).framework)
+        after(getattr(module, f"{paper.title()}Agent"), "learn", moment, int(details[0]))
     elif kind == "step":
         from shared.envs.vector import VectorEnv
 

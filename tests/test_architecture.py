@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "shared/results.py": ("shared.errors", "shared.checkpoint", "shared.provenance"),
     "shared/claim.py": ("shared.errors", "shared.checkpoint", "shared.results"),
     "shared/runner.py": ("shared",),
+    "shared/launch.py": ("shared",),
     "shared/formulas/": ("shared.formulas", "shared.errors"),
     "shared/envs/": ("shared.envs", "shared.errors"),
     "shared/replay/": ("shared.replay", "shared.envs.spec", "shared.errors", "shared.checkpoint"),

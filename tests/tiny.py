@@ -54,9 +54,17 @@ def write_config(path: Path, **changes) -> Path:
     return path
 
 
-def train(config: Path, out: Path, *extra: str, die: str = "", task: str = "toy_reach", seed: int = 3):
+def train(
+    config: Path,
+    out: Path,
+    *extra: str,
+    die: str = "",
+    task: str = "toy_reach",
+    seed: int = 3,
+    paper: str = "planet",
+):
     """One training process. `die` names a moment for tests/die.py; the result has returncode, stdout and stderr."""
-    start = ["-m", "tests.die", die] if die else ["-m", "replications.planet.train"]
+    start = ["-m", "tests.die", paper, die] if die else ["-m", f"replications.{paper}.train"]
     command = [
         sys.executable,
         *start,

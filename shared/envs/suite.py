@@ -29,23 +29,27 @@ def make_env(
       UserError: unknown task, impossible size, or no OpenGL library; says what to do.
     """
     _check_sizes(task, size, action_repeat, time_limit_env_steps, shadow_size)
+    check_task(task)
     common = {"size": size, "action_repeat": action_repeat, "time_limit_env_steps": time_limit_env_steps}
     if task in toy.TASKS:
         return toy.Toy(task, **common)
-    if task.startswith(atari.PREFIX):
-        return _make_game(task, pipeline, common)
-    known = {} if task.startswith("toy_") else {**dmc.tasks(), **dmc.ALIASES}
-    if task not in known:
-        raise UserError(_unknown(task, [*known, *toy.TASKS]))
-    return dmc.DMC(task, camera=camera, shadow_size=shadow_size, **common)
-
-
-def _make_game(task: str, pipeline: atari.Pipeline | None, common: dict[str, int]) -> Env:
-    if atari.find(task) is None:
-        raise UserError(_unknown(task, list(atari.tasks())))
+    if not task.startswith(atari.PREFIX):
+        return dmc.DMC(task, camera=camera, shadow_size=shadow_size, **common)
     if pipeline is None:
         raise UserError(f"task {task!r} is a game, and games need an Atari pipeline; take a task such as walker_walk")
     return atari.Atari(task, pipeline=pipeline, **common)
+
+
+def check_task(task: str) -> None:
+    """Raise UserError for a task that does not exist; only the simulator that its name points to is imported."""
+    if task in toy.TASKS or (task.startswith(atari.PREFIX) and atari.find(task) is not None):
+        return
+    if task.startswith(atari.PREFIX):
+        known = atari.tasks()
+    else:
+        known = {} if task.startswith("toy_") else {**dmc.tasks(), **dmc.ALIASES}
+    if task not in known:
+        raise UserError(_unknown(task, [*known, *toy.TASKS]))
 
 
 def _check_sizes(task: str, size: int, action_repeat: int, time_limit_env_steps: int, shadow_size: int | None) -> None:

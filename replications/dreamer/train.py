@@ -1,0 +1,117 @@
+"""Train one Dreamer agent: composition of the parts and the command line, nothing else.
+
+    FOLDER=results/smoke/dreamer/torch/dreamer/cartpole_swingup
+    python -m replications.dreamer.train --config $FOLDER/config.yaml --task cartpole_swingup --framework torch \\
+        --seed 0 --out $FOLDER/seed_0.h5
+
+The config is a resolved one (shared/config.py); the workflow writes it. Read agent_torch.py for what is trained.
+"""
+
+import argparse
+import functools
+import sys
+from collections.abc import Callable
+
+from replications.dreamer.config import Config, Environment
+from shared import config as configs
+from shared import errors, launch, runner
+from shared.envs import atari
+from shared.envs.spec import Env
+from shared.envs.suite import check_task, make_env
+from shared.errors import UserError
+
+LIBRARIES = {"game": ("ale-py", "pillow"), "control": ("mujoco", "dm_control")}  # what draws and moves the world
+
+
+def framework_module(framework: str):
+    """The agent's module in one framework: the one place that names frameworks."""
+    match framework:
+        case "torch":
+            from replications.dreamer import agent_torch as module
+        case "jax":
+            from replications.dreamer import agent_jax as module
+        case _:
+            raise UserError(f"--framework {framework!r}: Dreamer stands in torch and in jax; use one of them")
+    return module
+
+
+def is_game(task: str) -> bool:
+    return task.startswith(atari.PREFIX)
+
+
+def maker(environment: Environment, task: str, *, training: bool) -> Callable[[], Env]:
+    """What makes one environment of a run: to learn in, or to evaluate in."""
+    settings = {
+        "size": environment.size,
+        "camera": environment.camera_of(task),
+        "action_repeat": environment.action_repeat,
+        "time_limit_env_steps": environment.time_limit_env_steps,
+        "shadow_size": environment.shadow_size,
+    }
+    if is_game(task):
+        settings["pipeline"] = pipeline(environment, training=training)
+    return functools.partial(make_env, task, **settings)
+
+
+def pipeline(environment: Environment, *, training: bool) -> atari.Pipeline:
+    """The frames of a game as Dreamer sees them (control/wrappers.py:423-526 and scripts/tasks.py:354-369)."""
+    settings = environment.atari
+    return atari.Pipeline(
+        colours="grey" if settings.grayscale else "rgb",
+        resize=settings.resize,
+        max_pool=settings.max_pool,
+        draw_end=False,  # code: a frame that ends a game is not looked at
+        sticky=settings.sticky,
+        full_actions=False,  # code: gym's Atari environments, which have the game's own actions unless asked
+        noops=(min(1, settings.noop_max), settings.noop_max),
+        life_loss_ends=training and settings.life_loss_ends_training,
+        least_decisions=environment.least_decisions,
+        time_limit_is_terminal=False,  # code: a time-out is no end of the world
+    )
+
+
+def check(config: Config, task: str) -> None:
+    """Refuse what a config that is whole in itself cannot do with a task."""
+    check_task(task)
+    if is_game(task) and config.behaviour.learner == "planner":
+        raise UserError(
+            f"--task {task}: behaviour.learner planner searches continuous actions, and a game's are discrete; use "
+            "learner: actor, or a control task such as walker_walk"
+        )
+
+
+def make_parts(config: Config, options: argparse.Namespace) -> runner.Parts:
+    """Environments, replay, agents, each with its own stream of the seed."""
+    return launch.make_parts(
+        config,
+        options,
+        framework_module(options.framework).DreamerAgent,
+        maker(config.environment, options.task, training=True),
+        evaluation_make=maker(config.environment, options.task, training=False),
+    )
+
+
+def train(options: argparse.Namespace) -> None:
+    """Check everything a person can get wrong, then run."""
+    resolved = configs.read_resolved(options.config)
+    config = configs.build(Config, resolved["values"], where=str(options.config))
+    check(config, options.task)
+    options.device = framework_module(options.framework).prepare(options.device, options.threads)
+    libraries = LIBRARIES["game" if is_game(options.task) else "control"]
+    parts = functools.partial(make_parts, config, options)
+    launch.run(options, resolved, config.schedule.total_env_steps, parts, libraries)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    return launch.parse("dreamer", arguments, summary=__doc__.splitlines()[0], frameworks="torch or jax")
+
+
+@errors.cli
+def main(arguments: list[str]) -> None:
+    options = parse(arguments)
+    launch.limit_threads(options.threads)
+    train(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
