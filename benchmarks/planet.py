@@ -10,7 +10,6 @@ Read timing.py for how it measures.
 """
 
 import argparse
-import csv
 import datetime
 import sys
 from collections.abc import Mapping
@@ -18,26 +17,17 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-import yaml
 
+from benchmarks.agents import ACTIONS, FRAMEWORKS, SCALES, batch, rows, scale_config, words, write_speeds
 from benchmarks.timing import compare, report
 from replications.planet import agent_jax, agent_torch
 from replications.planet.config import Config
-from shared.config import ROOT, build, read_yaml, resolve
+from shared.config import ROOT, build, read_yaml
 from shared.envs.spec import ActSpec
-from shared.errors import UserError, cli
+from shared.errors import cli
 
-ACTIONS = 6  # cheetah_run and walker_walk
 PEERS_HEAD = {"reward_layers": 2, "reward_units": 200}
-FRAMEWORKS: Mapping[str, ModuleType] = {"torch": agent_torch, "jax": agent_jax}
-SCALES = ("smoke", "laptop", "paper")
-Times = Mapping[str, Mapping[str, float]]
-
-
-def scale_config(name: str) -> Config:
-    """PlaNet's numbers at one of the repository's scales."""
-    scale = yaml.safe_load((ROOT / "workflows" / "profiles" / name / "scale.yaml").read_text())
-    return build(Config, resolve("planet", "rssm", scale)["values"], where=f"scale {name}")
+MODULES: Mapping[str, ModuleType] = {"torch": agent_torch, "jax": agent_jax}
 
 
 def peers_config() -> Config:
@@ -47,20 +37,8 @@ def peers_config() -> Config:
 
 
 def make_agent(framework: str, config: Config, device: str):
-    agent_class = FRAMEWORKS[framework].PlanetAgent
+    agent_class = MODULES[framework].PlanetAgent
     return agent_class(config, {}, ActSpec(ACTIONS), seed=np.random.SeedSequence(0), device=device)
-
-
-def rows(*shape: int) -> dict[str, np.ndarray]:
-    """Random rows of experience."""
-    random = np.random.default_rng(0)
-    return {
-        "image": random.integers(0, 256, (*shape, 64, 64, 3), np.uint8),
-        "action": random.uniform(-1, 1, (*shape, ACTIONS)).astype(np.float32),
-        "reward": random.uniform(0, 1, shape).astype(np.float32),
-        "is_first": np.zeros(shape, bool),
-        "is_last": np.zeros(shape, bool),
-    }
 
 
 def acting(framework: str, config: Config, device: str):
@@ -71,9 +49,8 @@ def acting(framework: str, config: Config, device: str):
 
 def learning(framework: str, config: Config, device: str):
     agent = make_agent(framework, config, device)
-    batch = rows(config.batch.size, config.batch.length)
-    batch["action_before"] = np.zeros((config.batch.size, ACTIONS), np.float32)
-    return lambda: agent.learn(batch).metrics["loss"].item()
+    chunks = batch(config.batch.size, config.batch.length)
+    return lambda: agent.learn(chunks).metrics["loss"].item()
 
 
 def planner_gflop(config: Config) -> float:
@@ -90,7 +67,8 @@ def planner_gflop(config: Config) -> float:
 def measure(device: str, seconds: float) -> dict[str, dict[str, object]]:
     """name (act_laptop, ...) -> {"torch": times, "jax": times, "torch_over_jax": the ratio of their rounds}."""
     results: dict[str, dict[str, object]] = {}
-    for scale, config in {**{name: scale_config(name) for name in SCALES}, "peers": peers_config()}.items():
+    configs = {name: scale_config(Config, "planet", "rssm", name) for name in SCALES}
+    for scale, config in {**configs, "peers": peers_config()}.items():
         for what, make in (("act", acting), ("update", learning)):
             if (what, scale) == ("update", "peers"):
                 continue  # the planner alone was compared
@@ -103,42 +81,19 @@ def measure(device: str, seconds: float) -> dict[str, dict[str, object]]:
     return results
 
 
-def write_speeds(path: Path, full: Mapping[str, object], source: str, device: str, threads: int) -> None:
-    """Replace PlaNet's rows of this kind of device in data/speeds.csv; the simulator's speed stays what it was there.
-
-    Raises:
-      UserError: the file has no row of a scale from which to take the simulator's speed.
-    """
-    lines = path.read_text().splitlines()
-    notes = [line for line in lines if line.startswith("#")]
-    table = list(csv.DictReader(line for line in lines if not line.startswith("#")))
-    hardware, results = full["hardware"], full["results"]
-    gflops = full["ceilings"]["matmul_1024"]["gflops"]
-    machine = hardware["gpu"] if device == "cuda" else f"{threads} threads on an {hardware['cpu']}"
-    where = f"{device}, {machine} ({gflops:.0f} GFLOP/s in a 1024^3 product)"
-    simulator = {row["scale"]: row["env_steps_per_s"] for row in table if row["paper"] == "planet"}
-    if missing := set(SCALES) - simulator.keys():
-        raise UserError(f"{path}: no row of planet at scale {', '.join(sorted(missing))}; restore it from git")
-    others = [row for row in table if row["paper"] != "planet" or not row["device"].startswith(f"{device},")]
-    ours = [
+def speeds(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[dict[str, object]]:
+    """PlaNet's rows of data/speeds.csv."""
+    return [
         {
-            "paper": "planet",
             "framework": framework,
-            "device": where,
             "scale": scale,
-            "ms_per_update": f"{1000 * results[f'update_{scale}'][framework]['median']:.3g}",
-            "ms_per_planned_action": f"{1000 * results[f'act_{scale}'][framework]['median']:.3g}",
-            "env_steps_per_s": simulator[scale],
-            "source": source,
+            "ms_per_update": 1000 * results[f"update_{scale}"][framework]["median"],
+            "ms_per_planned_action": 1000 * results[f"act_{scale}"][framework]["median"],
         }
         for framework in FRAMEWORKS
         for scale in SCALES
     ]
-    with path.open("w", newline="") as file:
-        file.writelines(f"{note}\n" for note in notes)
-        writer = csv.DictWriter(file, fieldnames=list(ours[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(others + ours)
+
 
 
 @cli
@@ -158,7 +113,8 @@ def main(arguments: list[str]) -> None:
     full = report("planet", results, options.out, device=device)
     if options.speeds:
         source = f"{options.out or 'benchmarks/planet.py'} and environments.json, {datetime.date.today()}"
-        write_speeds(options.speeds, full, source, device, options.threads)
+        where = words(device, options.threads, full)
+        write_speeds(options.speeds, "planet", speeds(full["results"]), where, source)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,216 @@
+"""Dreamer in torch and in JAX, in turns: ms per update, what its parts take, and ms per action.
+
+    python -m benchmarks.dreamer --out results/benchmarks/dreamer.json --speeds data/speeds.csv
+    (about eight minutes on two cores, most of it for the paper's update)
+
+The parts of an update, each with its gradient: `model`, `actor` (imagination and the way back through it) and `value`;
+`imagination` is the actor's way forward alone. `yardstick` is the setting at which peers were measured: depth 8, deter
+100, stoch 20, hidden and dense 100, batch 16 x 32, six actions (official TF2 492 ms, sheeprl 640 ms, on two cores of
+the same kind of machine; see README.md here). Read timing.py for how it measures.
+"""
+
+import argparse
+import datetime
+import functools
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from benchmarks.agents import ACTIONS, FRAMEWORKS, SCALES, batch, rows, scale_config, words, write_speeds
+from benchmarks.timing import compare, report
+from replications.dreamer import agent_jax, agent_torch
+from replications.dreamer.config import Config
+from shared.config import ROOT, build, read_yaml
+from shared.envs.spec import ActSpec
+from shared.errors import cli
+
+YARDSTICK = {
+    "model": {"encoder_depth": 8, "deter_size": 100, "stoch_size": 20, "hidden_size": 100, "dense_units": 100},
+    "batch": {"size": 16, "length": 32},
+}
+MODULES = {"torch": agent_torch, "jax": agent_jax}
+Functions = dict[str, Callable[[], object]]
+
+
+def configs() -> dict[str, Config]:
+    """Name -> config: the repository's scales and the yardstick."""
+    values = read_yaml(ROOT / "replications" / "dreamer" / "paper.yaml")
+    for group, changes in YARDSTICK.items():
+        values[group] |= changes
+    scales = {name: scale_config(Config, "dreamer", "dreamer", name) for name in SCALES}
+    return scales | {"yardstick": build(Config, values, where="the yardstick")}
+
+
+def make_agent(framework: str, config: Config, device: str):
+    agent_class = MODULES[framework].DreamerAgent
+    return agent_class(config, {}, ActSpec(ACTIONS), seed=np.random.SeedSequence(0), device=device)
+
+
+def acting(framework: str, config: Config, device: str) -> Callable[[], object]:
+    agent, obs = make_agent(framework, config, device), rows(1)
+    carry = agent.initial_carry(1)
+    return lambda: agent.act(obs, carry, explore=True)  # ends with a copy to NumPy, so it waits for the device
+
+
+def learning(framework: str, config: Config, device: str) -> Callable[[], object]:
+    agent = make_agent(framework, config, device)
+    chunks = batch(config.batch.size, config.batch.length)
+    return lambda: agent.learn(chunks).metrics["loss"].item()
+
+
+def inputs(config: Config) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Random inputs of model_objective; random start states and noise of imagine_behaviour."""
+    random, (size, length) = np.random.default_rng(0), (config.batch.size, config.batch.length)
+    count, horizon, stoch = size * length, config.behaviour.horizon, config.model.stoch_size
+    chunk = {
+        "image": random.uniform(-0.5, 0.5, (size, length, 64, 64, 3)),
+        "action": random.uniform(-1, 1, (size, length, ACTIONS)),
+        "reward": random.uniform(0, 1, (size, length)),
+        "terminal": np.zeros((size, length)),
+        "noise": random.normal(size=(size, length, stoch)),
+    }
+    dream = {
+        "start": random.normal(size=(count, config.model.deter_size + 3 * stoch)),
+        "action_noise": random.normal(size=(horizon, count, ACTIONS)),
+        "latent_noise": random.normal(size=(horizon, count, stoch)),
+    }
+    return tuple({name: value.astype(np.float32) for name, value in part.items()} for part in (chunk, dream))
+
+
+def states(config: Config, start):
+    """The start states' parts out of one array (N, .)."""
+    stoch = config.model.stoch_size
+    parts = {"mean": slice(0, stoch), "std": slice(stoch, 2 * stoch), "sample": slice(2 * stoch, 3 * stoch)}
+    return {name: start[:, columns] for name, columns in {**parts, "belief": slice(3 * stoch, None)}.items()}
+
+
+def torch_parts(config: Config, device: str) -> Functions:
+    """Name of a part of the update -> its computation in torch."""
+    agent = make_agent("torch", config, device)
+    chunk, dream = (
+        {name: torch.from_numpy(value).to(device) for name, value in part.items()} for part in inputs(config)
+    )
+    start, settings = states(config, dream.pop("start")), config.behaviour
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+
+    def imagined() -> torch.Tensor:
+        return agent_torch.imagine_behaviour(agent.model, agent.actor, start, **dream)[0]
+
+    def model() -> None:
+        agent_torch.model_objective(agent.model, config.loss, **chunk)[0].backward()
+        wait()
+
+    def imagination() -> None:
+        with torch.no_grad():
+            imagined()
+        wait()
+
+    def actor() -> None:
+        with agent_torch.frozen(agent.model, agent.value):
+            agent_torch.actor_objective(agent.model, agent.value, settings, imagined())[0].backward()
+        wait()
+
+    with torch.no_grad():
+        features = imagined()
+        _, returns, weights = agent_torch.actor_objective(agent.model, agent.value, settings, features)
+
+    def value() -> None:
+        agent_torch.value_objective(agent.value, features, returns, weights).backward()
+        wait()
+
+    return {"model": model, "imagination": imagination, "actor": actor, "value": value}
+
+
+def jax_parts(config: Config, device: str) -> Functions:
+    """Name of a part of the update -> its computation in JAX, compiled."""
+    agent = make_agent("jax", config, device)
+    chunk, dream = ({name: jnp.asarray(value) for name, value in part.items()} for part in inputs(config))
+    start, settings, networks = states(config, dream.pop("start")), config.behaviour, agent.networks
+
+    def imagined(actor, networks, start, dream):
+        return agent_jax.imagine_behaviour(networks.model, actor, start, **dream)[0]
+
+    def explain(model, chunk):
+        return agent_jax.model_objective(model, config.loss, **chunk)[0]
+
+    def behave(actor, networks, start, dream):
+        features = imagined(actor, networks, start, dream)
+        return agent_jax.actor_objective(networks.model, networks.value, settings, features)[0]
+
+    features = jax.jit(imagined)(networks.actor, networks, start, dream)
+    score = functools.partial(agent_jax.actor_objective, behaviour=settings)
+    _, returns, weights = jax.jit(score)(networks.model, networks.value, features=features)
+    compiled = {
+        "model": (jax.jit(jax.grad(explain)), (networks.model, chunk)),
+        "imagination": (jax.jit(imagined), (networks.actor, networks, start, dream)),
+        "actor": (jax.jit(jax.grad(behave)), (networks.actor, networks, start, dream)),
+        "value": (jax.jit(jax.grad(agent_jax.value_objective)), (networks.value, features, returns, weights)),
+    }
+    return {
+        name: functools.partial(lambda function, arguments: jax.block_until_ready(function(*arguments)), *call)
+        for name, call in compiled.items()
+    }
+
+
+def measure(device: str, seconds: float, names: tuple[str, ...]) -> dict[str, dict[str, object]]:
+    """name (act_laptop, ...) -> {"torch": times, "jax": times, "torch_over_jax": the ratio of their rounds}."""
+    results: dict[str, dict[str, object]] = {}
+    for scale, config in configs().items():
+        if scale not in names:
+            continue
+        work = {"act": acting, "update": learning}
+        pairs = {
+            what: {framework: make(framework, config, device) for framework in FRAMEWORKS}
+            for what, make in work.items()
+        }
+        if scale == "yardstick":
+            parts = {"torch": torch_parts(config, device), "jax": jax_parts(config, device)}
+            pairs |= {what: {framework: parts[framework][what] for framework in FRAMEWORKS} for what in parts["torch"]}
+        for what, functions in pairs.items():
+            times, ratios = compare(functions, {"torch_over_jax": ("torch", "jax")}, seconds)
+            results[f"{what}_{scale}"] = {**times, **ratios}
+    return results
+
+
+def speeds(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[dict[str, object]]:
+    """Dreamer's rows of data/speeds.csv."""
+    return [
+        {
+            "framework": framework,
+            "scale": scale,
+            "ms_per_update": 1000 * results[f"update_{scale}"][framework]["median"],
+            "ms_per_planned_action": 1000 * results[f"act_{scale}"][framework]["median"],
+        }
+        for framework in FRAMEWORKS
+        for scale in SCALES
+    ]
+
+
+@cli
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.dreamer", description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, help="also write the JSON here")
+    parser.add_argument("--speeds", type=Path, help="also renew Dreamer's rows of this table; needs every scale")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=6.0, help="per function")
+    parser.add_argument("--scales", nargs="+", default=[*SCALES, "yardstick"], choices=[*SCALES, "yardstick"])
+    options = parser.parse_args(arguments)
+    device = agent_torch.prepare(options.device, options.threads)
+    agent_jax.prepare(device, options.threads)  # the same device, or an error
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+    results = {"threads": options.threads, **measure(device, options.seconds, tuple(options.scales))}
+    full = report("dreamer", results, options.out, device=device)
+    if options.speeds:
+        source = f"{options.out or 'benchmarks/dreamer.py'} and environments.json, {datetime.date.today()}"
+        write_speeds(options.speeds, "dreamer", speeds(full["results"]), words(device, options.threads, full), source)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
