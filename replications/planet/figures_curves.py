@@ -40,6 +40,7 @@ from shared.figures.panels import (
     method_handles,
     panel_head,
     panel_status,
+    single_seeds,
 )
 from shared.figures.sources import Source, by_curve, origin_note
 
@@ -248,19 +249,9 @@ def _interval_note(center: str) -> str:
 
 def _one_seed_note(of_task: Mapping[str, Runs], methods: Mapping[str, Method]) -> list[str]:
     """Which curves rest on one seed and therefore have no interval."""
-    seeds: dict[tuple[str, str], list[int]] = {}  # per panel with runs
-    for runs in of_task.values():
-        for key, sources in runs.items():
-            seeds.setdefault(key, []).append(len({source.seed for source in sources}))
-    single = in_order((key for key, counts in seeds.items() if 1 in counts), methods)
-    if not single:
-        return []
-    names = [f"{methods[variant].short} ({framework})" for framework, variant in single]
-    where = "" if all(set(seeds[key]) == {1} for key in single) else " in at least one panel"
-    return [
-        f"One seed only{where}: {', '.join(names)}. Such a curve has no interval: its band is the spread of one seed's "
-        "test episodes and says nothing about other seeds."
-    ]
+    words = single_seeds(of_task.values(), methods)
+    meaning = "Such a curve has no interval: its band is the spread of one seed's test episodes and says nothing about"
+    return [f"{words} {meaning} other seeds."] if words else []
 
 
 def _unequal_tasks_note(runs: Runs, methods: Mapping[str, Method]) -> list[str]:

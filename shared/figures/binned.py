@@ -23,6 +23,7 @@ class SeedMeans:
     """How a run's test returns become points: one per `width` env steps, the first evaluation for itself."""
 
     width: int
+    last: float = math.inf  # env steps; later evaluations are left out
     name: str = "mean"
 
     @staticmethod
@@ -31,8 +32,9 @@ class SeedMeans:
 
     def curve(self, sources: Sequence[Source]) -> pd.DataFrame:
         """The points of one method, as shared.figures.curves.learning_curve returns them."""
-        tables = [table for table in map(evaluations, sources) if len(table)]
-        if not tables:
+        tables = [evaluations(source) for source in sources]
+        tables = [table[table["env_steps"] <= self.last] for table in tables if len(table)]
+        if not any(map(len, tables)):
             return pd.DataFrame(columns=[*POINT, *COUNTS])
         unfinished = {source.seed for source in sources if not source.complete}
         return seed_means(pd.concat(tables, ignore_index=True), self.width, len(sources), unfinished)

@@ -206,8 +206,10 @@ def _stroke(axes: Axes, line: pd.DataFrame, color: str, column: str, **style) ->
         )
 
 
-def status_words(sources: Sequence[Source], expected: int | None, pooled: bool = False) -> tuple[str, ...]:
-    """What a reader must know about one curve: seeds, test episodes, and how far an unfinished run is.
+def status_words(
+    sources: Sequence[Source], expected: int | None, pooled: bool = False, episodes: bool = True
+) -> tuple[str, ...]:
+    """What a reader must know about one curve: seeds, test episodes (if asked), and how far an unfinished run is.
 
     expected: seeds planned. pooled: the figure pools tasks, so that they are counted too, and what is finished is
     counted in runs: a seed of separate agents is one run per task, a seed of a joint agent one run.
@@ -216,7 +218,8 @@ def status_words(sources: Sequence[Source], expected: int | None, pooled: bool =
     counts = {len(group) for source in sources for _, group in evaluations(source).groupby("env_steps")}
     each = "–".join(str(count) for count in sorted({min(counts), max(counts)})) if counts else "0"
     parts = [_count(len(tasks), "task")] if pooled else []
-    words = " × ".join([*parts, _count(len(seeds), "seed"), f"{each} test episode{'s' * (each != '1')}"])
+    parts += [_count(len(seeds), "seed"), *([f"{each} test episode{'s' * (each != '1')}"] if episodes else [])]
+    words = " × ".join(parts)
     runs = {source.path: source for source in sources}
     wanted = max(len(runs), (expected or 0) * round(len(runs) / len(seeds)))
     unfinished = [run for run in runs.values() if not run.complete]

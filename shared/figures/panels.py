@@ -3,6 +3,7 @@
 curves.py computes and draws one curve; a paper's figures.py arranges panels on a Page.
 """
 
+import functools
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from shared.figures.binned import SeedMeans
 from shared.figures.curves import (
@@ -195,21 +197,23 @@ def panel_status(
     *,
     characters: int = HEAD_CHARACTERS,
     pooled: bool = False,
+    episodes: bool = True,
 ) -> list[tuple[str, object]]:
     """(words, colour) of the lines below a panel's title: seeds, progress, and what was not run.
 
     Curves of which the same is to be said share a line; a panel without any run has none. seeds: planned per curve.
-    characters: of a line. pooled: the panel pools tasks, which are counted too.
+    characters: of a line. pooled: the panel pools tasks, which are counted too. episodes: count those of one test.
     """
+    wrap = functools.partial(textwrap.wrap, width=characters, subsequent_indent="   ")
     alike: dict[tuple[str, ...], list[tuple[str, str]]] = {}
     for key in in_order(runs, methods):
-        alike.setdefault(status_words(runs[key], seeds, pooled), []).append(key)
+        alike.setdefault(status_words(runs[key], seeds, pooled, episodes), []).append(key)
     lines = []
     for (words, *states), keys in alike.items():
         color = _darker(methods[keys[0][1]].colors[keys[0][0]]) if len(keys) == 1 else INK
         whole = f"{_names(keys, methods)}: {words}"
-        wrapped = textwrap.wrap(whole, characters, subsequent_indent="   ")
-        lines += [(line, color) for line in (*wrapped, *states)]
+        wrapped = wrap(whole)
+        lines += [(line, color) for line in (*wrapped, *(part for state in states for part in wrap(state)))]
     missing = [method.short for variant, method in methods.items() if variant not in {key[1] for key in runs}]
     absent = textwrap.wrap(f"{', '.join(missing)}: NOT RUN", characters) if runs and missing else []
     return lines + [(line, QUIET) for line in absent]
@@ -223,6 +227,29 @@ def _names(keys: Sequence[tuple[str, str]], methods: Mapping[str, Method]) -> st
     if len(groups) == 1 and len(methods) == len(*groups.values()) > 1:
         return f"all ({', '.join(*groups)})"
     return "; ".join(f"{', '.join(names)} ({', '.join(frameworks)})" for frameworks, names in groups.items())
+
+
+def single_seeds(panels: Iterable[Mapping[tuple[str, str], Sequence[Source]]], methods: Mapping[str, Method]) -> str:
+    """Which curves rest on one seed, in words; empty where none does. panels: the runs of each."""
+    seeds: dict[tuple[str, str], list[int]] = {}  # per panel with runs
+    for runs in panels:
+        for key, sources in runs.items():
+            seeds.setdefault(key, []).append(len({source.seed for source in sources}))
+    single = in_order((key for key, counts in seeds.items() if 1 in counts), methods)
+    if not single:
+        return ""
+    names = [f"{methods[variant].short} ({framework})" for framework, variant in single]
+    where = "" if all(set(seeds[key]) == {1} for key in single) else " in at least one panel"
+    return f"One seed only{where}: {', '.join(names)}."
+
+
+def fitted_span(values: Iterable[float]) -> Span:
+    """A y axis around the values and zero, for tasks whose returns have no common limit."""
+    values = [0.0, *(value for value in values if not math.isnan(value))]
+    room = 0.06 * (max(values) - min(values)) or 1.0
+    low, high = min(values) - (min(values) < 0) * room, max(values) + room
+    ticks = MaxNLocator(4).tick_values(low, high)
+    return Span(low, high, [tick for tick in ticks if low <= tick <= high])
 
 
 def panel_head(axes: Axes, title: str, lines: Sequence[tuple[str, object]]) -> None:

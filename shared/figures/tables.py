@@ -34,6 +34,7 @@ class Cell:
     sources: Sequence[Source]
     expected_seeds: int
     mixed: bool
+    last_env_steps: int = 1  # test episodes within so many env steps of a run's last evaluation make its score
 
     @property
     def finished(self) -> list[Source]:
@@ -41,9 +42,13 @@ class Cell:
 
     @property
     def seeds(self) -> list[np.ndarray]:
-        """Per finished seed, the returns of its last evaluation."""
+        """Per finished seed, the returns of its last evaluation, or of its last ones."""
         tables = [table for table in map(evaluations, self.finished) if len(table)]
-        return [table.loc[table["env_steps"] == table["env_steps"].max(), "return"].to_numpy() for table in tables]
+        first = [table["env_steps"].max() - self.last_env_steps for table in tables]
+        return [
+            table.loc[table["env_steps"] > start, "return"].to_numpy()
+            for table, start in zip(tables, first, strict=True)
+        ]
 
     @property
     def env_steps(self) -> int:

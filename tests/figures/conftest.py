@@ -46,19 +46,20 @@ def write_run(
     returns: Callable[[int, int, int], float] = evaluation_return,
     video: Sequence[np.ndarray] | None = None,
     context: int = 5,
+    values: dict | None = None,
 ) -> Path:
     """One run file. Returns the path written.
 
     evaluations: the first after the prefill, then one every `every` episodes of `episode` env steps. total: planned env
-    steps (default: as many as were made). video: truth and prediction.
+    steps (default: as many as were made). video: truth and prediction. values: further groups of the config.
     """
     identity = {**IDENTITY, "task": task, "seed": seed, **(identity or {})}
     episodes = PREFILL + every * max(evaluations - 1, 0)
-    values = {"schedule": {"prefill_env_steps": PREFILL * episode}, "optimiser": {"learning_rate": learning_rate}}
+    own = {"schedule": {"prefill_env_steps": PREFILL * episode}, "optimiser": {"learning_rate": learning_rate}}
     writer = RunWriter(
         path,
         identity=identity,
-        config_text=yaml.safe_dump({"paper": identity["paper"], "values": values}),
+        config_text=yaml.safe_dump({"paper": identity["paper"], "values": {**own, **(values or {})}}),
         overrides=[],
         provenance={**PROVENANCE, **(provenance or {})},
         total_env_steps=total or episodes * episode,
