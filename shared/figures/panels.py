@@ -252,11 +252,11 @@ def fitted_span(values: Iterable[float]) -> Span:
     return Span(low, high, [tick for tick in ticks if low <= tick <= high])
 
 
-def panel_head(axes: Axes, title: str, lines: Sequence[tuple[str, object]]) -> None:
-    """Title and status lines above the axes."""
+def panel_head(axes: Axes, title: str, lines: Sequence[tuple[str, object]], size: float = 8) -> None:
+    """Title and status lines above the axes. size: of the title, in points."""
     for rank, (words, color) in enumerate(reversed(lines)):
         _above(axes, words, 4 + HEAD_LINE * rank, fontsize=5.8, color=color)
-    _above(axes, title, 5 + HEAD_LINE * len(lines), fontsize=8, fontweight="bold", color=INK)
+    _above(axes, title, 5 + HEAD_LINE * len(lines), fontsize=size, fontweight="bold", color=INK)
 
 
 Handles = tuple[Line2D, ...]
