@@ -130,23 +130,16 @@ class DreamerV2Agent:
         """
         behaviour, start_discount = self.config.behaviour, starts.pop("discount")
         mix, entropy_scale = self.ramp("gradient_mix"), self.ramp("entropy")
-        with torch.set_grad_enabled(not self.actions_are_constants(mix)), frozen(self.model, self.target_critic):
-            features, actions = imagine_behaviour(self.model, self.actor, starts, **noise)
-            reward, discount = imagined_rewards(self.model, behaviour, features, start_discount)
-            slow = self.target_critic(features)
-            returns, weights = imagined_returns(behaviour, reward, discount, slow)
-        value = self.critic(features[:-1].detach())
-        baseline = (slow[:-1] if behaviour.baseline == "target" else value).detach()
-        trajectory = (features, actions, returns, weights, baseline)
-        actor_loss, entropy = actor_objective(self.actor, behaviour, *trajectory, mix=mix, entropy_scale=entropy_scale)
-        critic_loss = critic_objective(value, returns, weights)
+        with frozen(self.model, self.target_critic):
+            with torch.set_grad_enabled(not self.actions_are_constants(mix)):
+                features, actions = imagine_behaviour(self.model, self.actor, starts, **noise)
+                reward, discount = imagined_rewards(self.model, behaviour, features, start_discount)
+            critics, trajectory = (self.critic, self.target_critic), (features, actions, reward, discount)
+            actor_loss, critic_loss, metrics = behaviour_objectives(
+                self.actor, *critics, behaviour, *trajectory, mix=mix, entropy_scale=entropy_scale
+            )
         (actor_loss + critic_loss).backward()  # no parameter is in both
-        return {
-            "actor_loss": actor_loss.detach(),
-            "critic_loss": critic_loss.detach(),
-            "actor_entropy": entropy,
-            "imagined_return": returns.mean().detach(),
-        }
+        return metrics
 
     def actions_are_constants(self, mix: float) -> bool:
         """Whether the actor's loss has no path through imagined actions, so that imagination needs no gradient."""
@@ -443,6 +436,38 @@ def imagined_returns(behaviour: Behaviour, reward: Tensor, discount: Tensor, val
     """
     returns = lambda_return(reward[:-1], discount[:-1], value[1:], behaviour.lambda_)
     return returns, discount_weights(discount[:-1]).detach()
+
+
+def behaviour_objectives(
+    actor: Actor,
+    critic: Critic,
+    target_critic: Critic,
+    behaviour: Behaviour,
+    features: Tensor,
+    actions: Tensor,
+    reward: Tensor,
+    discount: Tensor,
+    *,
+    mix: float,
+    entropy_scale: float,
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """The losses of actor and critic, each (), from one imagined trajectory, and what to record of it.
+
+    features (H + 1, N, F), actions (H, N, A), reward and discount (H + 1, N); mix and entropy_scale as actor_objective.
+    """
+    slow, value = target_critic(features), critic(features[:-1].detach())
+    returns, weights = imagined_returns(behaviour, reward, discount, slow)
+    baseline = (slow[:-1] if behaviour.baseline == "target" else value).detach()
+    trajectory = (features, actions, returns, weights, baseline)
+    actor_loss, entropy = actor_objective(actor, behaviour, *trajectory, mix=mix, entropy_scale=entropy_scale)
+    critic_loss = critic_objective(value, returns, weights)
+    metrics = {
+        "actor_loss": actor_loss.detach(),
+        "critic_loss": critic_loss.detach(),
+        "actor_entropy": entropy,
+        "imagined_return": returns.mean().detach(),
+    }
+    return actor_loss, critic_loss, metrics
 
 
 def actor_objective(
