@@ -37,11 +37,11 @@ def norm(source, name, target):
     return {f"{target}.weight": source[f"{name}/gamma"], f"{target}.bias": source[f"{name}/beta"]}
 
 
-def mlp(source, layers="dense", norms="norm"):
+def mlp(source):
     """Layers dense0, dense1, ..., and their norms where there are any."""
     out = {}
-    for i in range(sum(f"{layers}{i}/kernel" in source for i in range(9))):
-        out |= dense(source, f"{layers}{i}", f"layers.{i}") | norm(source, f"{norms}{i}", f"norms.{i}")
+    for i in range(sum(f"dense{i}/kernel" in source for i in range(9))):
+        out |= dense(source, f"dense{i}", f"layers.{i}") | norm(source, f"norm{i}", f"norms.{i}")
     return out
 
 

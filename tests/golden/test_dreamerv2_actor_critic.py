@@ -110,7 +110,7 @@ def test_actor_and_critic_losses(library, case):
 
 @pytest.mark.golden("imagine")
 def test_discounts_and_weights_of_imagined_states(library, case):
-    """The start state's discount is the replayed truth, not the head's opinion. The roll-out itself: test_dreamerv2_model.py."""
+    """The start state's discount is the replayed truth, not the head's. The roll-out: test_dreamerv2_model.py."""
     golden = case.double()
     setting, w = options(golden), weights(golden, "param:")
     discount = np.full(golden["seq_discount"].shape, setting["discount"])

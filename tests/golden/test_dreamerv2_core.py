@@ -6,7 +6,7 @@ We compute in float64 from the same float32 inputs, so what remains is the autho
 (1.1e-6: the entropy of saturated logits) is absolute below 1, relative above. GRADIENT (1.8e-6) is relative to the
 row's largest entry. UPDATE (4.6e-7) is for parameters of the size of 1 after eight steps.
 
-Not here: LayerNorm, a layer of the models (ledger.py, LATER).
+Not here: LayerNorm, a layer of the models (test_dreamerv2_model.py).
 """
 
 import math

@@ -209,14 +209,10 @@ def test_networks_of_vectors(side, case):
 
     def through(net, x):
         for i in range(2):
-            part = under(source, f"{net}/")
-            kernel = part[f"dense{i}/kernel"]
-            layer = side.model.MLP(*kernel.shape, 1, kind)
-            names = {f"dense{i}": "dense0", f"densenorm{i}": "densenorm0"}
-            part = {
-                f"{names[k.split('/')[0]]}/{k.split('/')[1]}": v for k, v in part.items() if k.split("/")[0] in names
-            }
-            x = side.load(layer, dreamerv2_weights.mlp(part, norms="densenorm"))(x)
+            layer = side.model.MLP(*source[f"{net}/dense{i}/kernel"].shape, 1, kind)
+            of_layer = dreamerv2_weights.dense(source, f"{net}/dense{i}", "layers.0")
+            of_norm = dreamerv2_weights.norm(source, f"{net}/densenorm{i}", "norms.0")
+            x = side.load(layer, of_layer | of_norm)(x)
         return side.numpy(x)
 
     keys = ("position", "velocity")
@@ -368,10 +364,8 @@ def test_losses_of_actor_and_critic_and_what_is_constant_in_them(side, case):
         "target_critic": make_head(side, "Critic", under(source, "target_critic/"), **norm),
     }
     behaviour = make_config(behaviour__actor_gradient=meta["actor_grad"], behaviour__lambda=meta["lambda"]).behaviour
-    scales = {
-        "mix": schedule(meta["mix"], meta["tfstep"]),
-        "entropy_scale": schedule(meta["actor_ent"], meta["tfstep"]),
-    }
+    scales = {"mix": "mix", "entropy_scale": "actor_ent"}
+    scales = {name: schedule(meta[theirs], meta["tfstep"]) for name, theirs in scales.items()}
     arrays = {**arrays, "action": arrays["action"][1:], "d_actor_daction": arrays["d_actor_daction"][1:]}
 
     def run(which):
