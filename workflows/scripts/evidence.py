@@ -71,12 +71,16 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--scale", type=Path, required=True, help="a scale.yaml")
     parser.add_argument("--paper", required=True, help="for example planet")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where the runs are (default: results)")
+    parser.add_argument("--figures", nargs="+", help="which to draw (default: all with a run), for example figure_4")
     options = parser.parse_args(arguments)
     scale = read_scale(options.scale)
+    experiments = read_experiments(options.paper)
+    if unknown := set(options.figures or ()) - set(experiments):
+        raise UserError(f"--figures {', '.join(sorted(unknown))}: {options.paper} has {', '.join(experiments)}")
     folder = options.results / "evidence" / options.paper / scale["name"]
     runs = copy_runs(options.results / scale["name"], folder, options.paper)
     kept = {path.parent.parent.name for path in runs}
-    for figure in read_experiments(options.paper):
+    for figure in options.figures or experiments:
         planned = {run.variant for run in planned_runs(options.paper, figure, scale)}
         if kept & planned:  # a figure without any run would be a page of NOT RUN
             draw(options.paper, figure, scale, runs, folder)
