@@ -227,12 +227,9 @@ def of_vector(seed, chosen, *, colour=False):
 
 
 def test_ale_vector_environment_gives_the_same_grey_frames_until_a_game_ends_and_then_others():
-    """So it could play DreamerV2's episodes but for their last image; and it draws its no-ops from a seed of its own."""
-    env, seed, chosen = (
-        make("breakout", change(DREAMERV2, noops=(0, 0))),
-        np.random.SeedSequence(1),
-        choices(700, 18, 1),
-    )
+    """So it could play DreamerV2's episodes but for their last image."""
+    env, seed = make("breakout", change(DREAMERV2, noops=(0, 0))), np.random.SeedSequence(1)
+    chosen = choices(700, 18, seed=1)
     rows = play(env, chosen, seed)
     images, rewards, over = of_vector(seed, chosen)
     assert over and len(rows) == len(images) and rows[-1]["is_terminal"]
