@@ -1,4 +1,4 @@
-"""Replay memory: whole episodes in, batches of consecutive rows out, drawn as PlaNet and Dreamer draw them.
+"""Replay memory: whole episodes in, batches of consecutive rows out, drawn as PlaNet and Dreamers 1 and 2 draw them.
 
 Framework-free. Running episodes live in memory, complete ones on disk (storage.py) with the most recently used in
 memory. Everything that decides a later sample is in save(), so a resumed run draws the same numbers.
@@ -22,7 +22,7 @@ class Replay:
     """Stores episodes and samples chunks.
 
     One chunk per drawn episode; its first row is uniform over all rows that leave room for it, both ends included,
-    unless `ends` says otherwise. Row convention: shared/envs/spec.py.
+    unless `ends` or `prioritise_ends` says otherwise. Row convention: shared/envs/spec.py.
     """
 
     def __init__(
@@ -32,42 +32,52 @@ class Replay:
         act_spec: ActSpec,
         *,
         seed: np.random.SeedSequence,
-        older: int,
-        recent: int,
-        chunks_per_refresh: int,
         capacity_rows: int | None,
         memory_rows: int,
+        older: int | None = None,
+        recent: int = 0,
+        chunks_per_refresh: int = 1,
         pool: int | None = None,
         shuffle_chunks: int = 0,
         prefetch_chunks: int = 0,
         replacement: bool = False,
         ends: Literal["included", "excluded"] = "included",
+        prioritise_ends: Literal["none", "clipped", "slack"] = "none",
+        least_rows: int = 1,
     ):
         """
         Args:
             folder: where the episode files go; belongs to this memory alone.
             seed: of all draws.
-            older, recent: episodes in the pool, at most: random older ones, and ones new since the last refresh.
-                With recent 0 no episode counts as new: all are drawn alike.
-            chunks_per_refresh: chunks drawn from one pool.
             capacity_rows: live rows, at most; beyond it the oldest episodes go, never the newest. None: no limit.
             memory_rows: rows of complete episodes held in RAM, at most. Changes speed only, never a number.
+            older, recent: episodes in the pool, at most: random older ones, and ones new since the last refresh.
+                With recent 0 no episode counts as new: all are drawn alike. With older None there is no pool: every
+                chunk is from any live episode, all with the same probability.
+            chunks_per_refresh: chunks drawn from one pool.
             pool: episodes in the pool in all, older ones filling it up. None: older + recent.
             shuffle_chunks, prefetch_chunks: how late a draw is used: it goes into a buffer of the first size, from
                 which a random one is taken for each new one, and then into a queue of the second length. 0: at once.
             replacement: every draw is from the whole pool, not from what is left of a permutation of it.
             ends: whether a chunk may reach the last row of its episode. "excluded" as in Dreamer's TensorFlow 2 code,
                 whose model therefore never sees how an episode ends.
+            prioritise_ends: whether a first row may be drawn where no room is left for the chunk, which is then moved
+                back to end with its episode: never, from all rows of the episode ("clipped": the last chunk is as
+                likely as T others), or from one more ("slack": T + 1). Source: DreamerV2's code, OLD and HEAD.
+            least_rows: shorter episodes are not kept.
         """
         limits = {"older": (older, 1), "recent": (recent, 0), "chunks_per_refresh": (chunks_per_refresh, 1)}
+        limits["least_rows"] = (least_rows, 1)
         for name, (value, least) in limits.items():
-            if value < least:
+            if value is not None and value < least:
                 raise UserError(f"Replay: {name} is {value}, expected at least {least}; raise it in the config")
         self._columns = _columns(obs_spec, act_spec)
         self._folder = EpisodeFolder(folder)
         self._rng = np.random.Generator(np.random.PCG64(seed))
-        self._order = EpisodeOrder(older, recent, chunks_per_refresh, pool, replacement)
+        pooled = older is not None
+        self._order = EpisodeOrder(older, recent, chunks_per_refresh, pool, replacement) if pooled else UniformOrder()
         self._spared = int(ends == "excluded")  # rows at the end of an episode that no chunk reaches
+        self._prioritise_ends, self._least_rows = prioritise_ends, least_rows
         self._delay = Delay(shuffle_chunks, prefetch_chunks)
         self._capacity_rows = capacity_rows
         self._memory = EpisodeMemory(memory_rows)
@@ -184,7 +194,9 @@ class Replay:
         """An episode, and the first row of a chunk of it."""
         rows = length + self._spared
         episode = self._order.draw(self._files, rows, self._rng)
-        return episode, int(self._rng.integers(self._files[episode].rows - rows + 1))
+        last = self._files[episode].rows - rows
+        beyond = {"none": 0, "clipped": length - 1, "slack": length}[self._prioritise_ends]
+        return episode, min(int(self._rng.integers(last + beyond + 1)), last)
 
     def _check(self, rows: Rows) -> int:
         """Names, dtypes and shapes of appended rows. Returns N."""
@@ -200,6 +212,8 @@ class Replay:
 
     def _store(self, columns: dict[str, np.ndarray]) -> None:
         """A complete episode goes to disk and to memory; the oldest ones leave the live set when there are too many."""
+        if len(columns["reward"]) < self._least_rows:
+            return
         if self._next == 0:
             self._folder.remove(since=0)  # files of an abandoned run that never reached a checkpoint
         self._files[self._next] = self._folder.write(self._next, columns)
@@ -305,6 +319,27 @@ class EpisodeOrder:
         self._rest = []
         self._chunks_left = self.chunks_per_refresh
         self._seen = max(files) + 1
+
+
+class UniformOrder:
+    """Any live episode, each with the same probability at every draw, whatever its length.
+
+    Episodes too short for the asked length are passed over. Source: DreamerV2, authors' code common/replay.py:91-117.
+    """
+
+    def draw(self, files: Mapping[int, EpisodeFile], length: int, rng: np.random.Generator) -> int:
+        """An episode with at least `length` rows; at least one of `files` must have them."""
+        first = next(iter(files))  # live episodes are numbered without gaps: the oldest go first
+        while True:
+            episode = first + int(rng.integers(len(files)))
+            if files[episode].rows >= length:
+                return episode
+
+    def save(self) -> dict[str, Any]:
+        return {}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """There is nothing to restore: a draw depends on the episodes alone."""
 
 
 class Delay:

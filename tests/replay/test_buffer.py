@@ -257,7 +257,10 @@ def test_the_longest_episode_decides_what_can_be_asked(tmp_path):
     check_chunks(replay.sample(4, 5), {0: 5}, 5)
 
 
-@pytest.mark.parametrize(("name", "value", "least"), [("older", 0, 1), ("recent", -1, 0), ("chunks_per_refresh", 0, 1)])
+@pytest.mark.parametrize(
+    ("name", "value", "least"),
+    [("older", 0, 1), ("recent", -1, 0), ("chunks_per_refresh", 0, 1), ("least_rows", 0, 1)],
+)
 def test_impossible_pools_are_refused(tmp_path, name, value, least):
     with pytest.raises(UserError, match=f"{name} is {value}, expected at least {least}"):
         make(tmp_path, **{name: value})
@@ -304,6 +307,55 @@ def test_chunks_that_spare_the_end(tmp_path):
     counts = Counter(origins(replay.sample(7000, 5)))
     assert sorted(counts) == [(1, first) for first in range(7)]
     assert stats.chisquare(list(counts.values())).pvalue > 0.01
+
+
+# ----------------------------------------------------------------------------------------------------- DreamerV2
+
+UNIFORM = {"older": None, "recent": 0, "chunks_per_refresh": 1}
+
+
+def test_every_live_episode_is_drawn_alike_whatever_its_length_and_at_once(tmp_path):
+    """Lengths 3 to 40; the oldest has gone (57 of 58 rows may stay), the newest is there with the next draw."""
+    replay = make(tmp_path, **UNIFORM, capacity_rows=57)
+    feed(replay, [3, 40, 5, 3, 7])
+    assert replay.episodes == 4
+    drawn = [episode for episode, _ in origins(replay.sample(8000, 3))]
+    pairs = Counter(zip(drawn[:-1:2], drawn[1::2], strict=True))
+    assert {episode for pair in pairs for episode in pair} == {1, 2, 3, 4}
+    assert len(pairs) == 16 and stats.chisquare(list(pairs.values())).pvalue > 0.01
+    feed(replay, [3], first=5)
+    assert 5 in {episode for episode, _ in origins(replay.sample(40, 3))}
+
+
+def test_uniform_draws_pass_over_what_is_too_short(tmp_path):
+    replay = make(tmp_path, **UNIFORM)
+    feed(replay, [4, 9, 4, 8])
+    assert {episode for episode, _ in origins(replay.sample(100, 8))} == {1, 3}
+
+
+@pytest.mark.parametrize(("how", "last"), [("clipped", 5 / 12), ("slack", 6 / 13)])
+def test_the_last_chunk_is_likelier(tmp_path, how, last):
+    """Five of twelve rows: 0 .. 11 (or 12) is drawn and brought down to 7, so 7 stands for five (or six) of them."""
+    replay = make(tmp_path, **UNIFORM, prioritise_ends=how)
+    feed(replay, [12])
+    counts = Counter(first for _, first in origins(replay.sample(9000, 5)))
+    assert sorted(counts) == list(range(8))
+    expected = [9000 * (1 - last) / 7] * 7 + [9000 * last]
+    assert stats.chisquare([counts[first] for first in range(8)], expected).pvalue > 0.01
+
+
+def test_an_episode_as_long_as_a_chunk_has_one_first_row(tmp_path):
+    for how in ("none", "clipped", "slack"):
+        replay = make(tmp_path / how, **UNIFORM, prioritise_ends=how)
+        feed(replay, [5])
+        assert set(origins(replay.sample(50, 5))) == {(0, 0)}
+
+
+def test_short_episodes_are_not_kept(tmp_path):
+    replay = make(tmp_path, **UNIFORM, least_rows=4)
+    feed(replay, [3, 4, 1, 5])
+    assert (replay.episodes, replay.rows) == (2, 9)
+    assert {episode for episode, _ in origins(replay.sample(60, 2))} == {1, 3}
 
 
 # ---------------------------------------------------------------------------------------------- seeds and memory
@@ -363,6 +415,7 @@ def through_a_file(folder: Path, state: dict) -> dict:
         {},
         {"pool": 4, "shuffle_chunks": 12, "prefetch_chunks": 5},
         {"recent": 0, "replacement": True, "ends": "excluded", "prefetch_chunks": 5},
+        {"older": None, "prioritise_ends": "slack", "least_rows": 5},
     ],
 )
 def test_save_load_continue_equals_continue(tmp_path, drawn, memory_rows, delay):
