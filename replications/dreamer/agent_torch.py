@@ -95,7 +95,7 @@ class DreamerAgent:
         """What the actor or the planner does in a state, (N, A), before any exploration noise."""
         num_envs, size = len(state["sample"]), self.act_spec.size
         if self.actor is None:
-            return self.plan(state, **self.planner_noise(num_envs))[0][:, 0]
+            return plan(self.model, self.config.planner, state, **self.planner_noise(num_envs))[0][:, 0]
         features = self.model.latent.features(state)
         if explore and self.config.exploration.policy == "sample":
             return self.actor.sample(features, self.action_noise(num_envs))
@@ -125,10 +125,6 @@ class DreamerAgent:
                 plan.iterations, num_envs * plan.candidates, plan.horizon, self.config.model.stoch_size
             ),
         }
-
-    def plan(self, state: State, action_noise: Tensor, latent_noise: Tensor) -> tuple[Tensor, Tensor]:
-        """The planned actions and their spread, each (N, H, A), from a state, each part (N, .), and planner_noise."""
-        return plan(self.model, self.config.planner, state, action_noise, latent_noise)
 
     # ---------------------------------------------------------------------------------------------------- learning
 

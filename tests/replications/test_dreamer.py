@@ -474,9 +474,11 @@ def test_planning_for_several_environments_keeps_them_apart():
     noise, state = agent.planner_noise(3), model_torch.initial_state(agent.model.latent, 3)
     state = {name: normal(*value.shape) for name, value in state.items()}
     with torch.no_grad():
-        together, _ = agent.plan(state, **noise)
+        together, _ = agent_torch.plan(agent.model, agent.config.planner, state, **noise)
         for index in range(3):
-            alone, _ = agent.plan(
+            alone, _ = agent_torch.plan(
+                agent.model,
+                agent.config.planner,
                 {name: value[index : index + 1] for name, value in state.items()},
                 action_noise=noise["action_noise"][:, index : index + 1],
                 latent_noise=noise["latent_noise"][:, 10 * index : 10 * index + 10],
