@@ -14,6 +14,7 @@ include: "workflows/common.smk"
 include: "workflows/runs.smk"
 include: "workflows/core.smk"
 include: "workflows/planet.smk"
+include: "workflows/dreamer.smk"
 
 
 rule all:
@@ -21,3 +22,4 @@ rule all:
     input:
         rules.core.input,
         rules.planet.input,
+        rules.dreamer.input,

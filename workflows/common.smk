@@ -6,7 +6,7 @@ from pathlib import Path
 
 from snakemake.utils import validate
 
-from shared.config import for_task, resolve
+from shared.config import for_task, papers, resolve
 from shared.provenance import code_digest
 from workflows.scripts.plan import planned_runs, read_scale
 
@@ -23,7 +23,7 @@ os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get
 
 wildcard_constraints:
     scale=re.escape(SCALE["name"]),
-    paper="planet",
+    paper="|".join(papers()),
     framework="torch|jax|numpy",
     variant=r"[a-z0-9-]+",
     task=r"[a-z0-9_]+",

@@ -72,8 +72,9 @@ METHODS = {  # of several figures
     "planet": Method("PlaNet (online planning)", "PlaNet", PURPLE),
 }
 TABLE_COLORS = {D4PG: LINE_COLOR, A3C: LINE_COLOR}
-LEFT, HEIGHT = 0.46, 1.05  # inches
-LAYOUT = {2: (3.35, 0.75), 3: (2.25, 0.68), 4: (1.7, 0.36)}  # columns -> inches to the next panel, and beside each
+HEIGHT = 1.05  # inches of a panel
+# columns -> inches left of the first panel, from one panel to the next, and of these beside the panel
+LAYOUT = {2: (0.6, 3.3, 0.75), 3: (0.6, 2.2, 0.75), 4: (0.46, 1.7, 0.36)}
 LABELS, AXIS_LABEL, LEGEND_LINE = 0.2, 0.22, 0.135  # inches
 STATUS_CHARACTERS = 38  # of a line above a panel
 TICKS = (0, 1_000_000, 2_000_000, 3_000_000, 4_000_000, 5_000_000)
@@ -215,7 +216,7 @@ def curve_figure(curves: Curves, request: Request) -> Drawn:
     marks = {task: _marks(curves, request, table, task) for task in tasks}
     spans = {task: _span(curves, task, of_task[task], marks[task], summary) for task in tasks}
     columns = _columns(spans.values())
-    across, beside = LAYOUT[columns]
+    left, across, beside = LAYOUT[columns]
     status = [
         panel_status(of_task[task], curves.methods, request.seeds, characters=STATUS_CHARACTERS, episodes=False)
         for task in tasks
@@ -225,7 +226,7 @@ def curve_figure(curves: Curves, request: Request) -> Drawn:
         columns=columns,
         width=across - beside,
         height=HEIGHT,
-        left=LEFT,
+        left=left,
         across=across,
         labels=LABELS,
         foot=legend_height + AXIS_LABEL,
@@ -247,8 +248,8 @@ def curve_figure(curves: Curves, request: Request) -> Drawn:
         if curves.out_of_scope:
             out_of_scope(page.axes(*grid.place(len(tasks))), curves.out_of_scope)
         page.text(page.width / 2, legend_height + 0.04, axis.label, ha="center", color=INK, fontsize=7)
-        legend(page, LEFT, legend_height, methods)
-        legend(page, LEFT + 0.47 * WIDTH, legend_height, lines)
+        legend(page, left, legend_height, methods)
+        legend(page, left + 0.47 * WIDTH, legend_height, lines)
     return Drawn(page.figure, pd.concat(tables, ignore_index=True), {})
 
 

@@ -7,8 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from replications.dreamer.figures_curves import HEIGHT, LAYOUT, LEFT, LEGEND_LINE, METHODS
-from replications.dreamer.figures_published import NAMES, SCORE_ENV_STEPS, length_note, panel_tasks
+from replications.dreamer.figures_curves import HEIGHT, LAYOUT, LEGEND_LINE, METHODS
+from replications.dreamer.figures_published import FINAL, NAMES, length_note, panel_tasks
+from shared.figures.binned import bin_width
 from shared.figures.command import Drawn, Request
 from shared.figures.grid import Grid
 from shared.figures.page import INK, Page, styled
@@ -38,27 +39,27 @@ def horizon_of(source: Source) -> int:
 def figure_4(request: Request) -> Drawn:
     """Final test return over the horizon, with and without a learned value, beside online planning.
 
-    Numbers: a row per point, columns COLUMNS; mean over seeds of the test returns of the last 100,000 env steps of
-    finished runs, low and high one standard deviation over seeds away (NaN for one seed).
+    Numbers: a row per point, columns COLUMNS; mean over seeds of the last test returns of finished runs (a bin of
+    their curves), low and high one standard deviation over seeds away (NaN for one seed).
     """
     tasks = panel_tasks(TASKS, request.sources)
     points = pd.DataFrame(_points(request.sources, request.seeds), columns=COLUMNS)
     drawn = {(row.method, row.framework) for row in points[points["seeds"] > 0].itertuples()}
     entries = [_entry(variant, drawn) for variant in METHODS]
     legend_height = LEGEND_LINE * len(entries) + 0.1
-    across, beside = LAYOUT[4]
+    left, across, beside = LAYOUT[4]
     grid = Grid(
         heads=[0] * len(tasks),
         columns=4,
         width=across - beside + 0.1,
         height=HEIGHT + 0.2,
-        left=LEFT,
+        left=left,
         across=across,
         labels=0.2,
         foot=legend_height + 0.22,
     )
     known = points.loc[points["seeds"] > 0, "horizon"]
-    ticks = sorted({*TICKS, *known}) if request.scale != "paper" else TICKS
+    ticks = [*TICKS, *(end for end in {known.min(), known.max()} if min(abs(end - tick) for tick in TICKS) > 4)]
     with styled():
         title = "Dreamer, Figure 4: final return and the horizon"
         page = Page(title, request.scale, grid.body, _notes(request, points, tasks))
@@ -72,7 +73,7 @@ def figure_4(request: Request) -> Drawn:
             if index % grid.columns == 0:
                 axes.set_ylabel("final test return", labelpad=2)
         page.text(page.width / 2, legend_height + 0.04, "horizon (agent steps)", ha="center", color=INK, fontsize=7)
-        legend(page, LEFT, legend_height, entries)
+        legend(page, left, legend_height, entries)
     return Drawn(page.figure, points, {})
 
 
@@ -80,7 +81,7 @@ def _points(sources: Sequence[Source], seeds: int | None) -> list[dict]:
     """One row per curve of runs, in the order of methods, frameworks and horizons."""
     rows = []
     for (framework, variant, task), runs in by_curve(sources).items():
-        cell = Cell(runs, max(seeds or 0, len(runs)), False, SCORE_ENV_STEPS)
+        cell = Cell(runs, max(seeds or 0, len(runs)), False, bin_width(runs))
         means = pd.Series([episodes.mean() for episodes in cell.seeds], dtype=float)
         deviation = means.std(ddof=0) if len(means) > 1 else math.nan
         rows.append(
@@ -143,7 +144,7 @@ def _entry(variant: str, drawn: set[tuple[str, str]]) -> tuple[str, tuple[Line2D
 def _notes(request: Request, points: pd.DataFrame, tasks: Sequence[str]) -> list[str]:
     missing = [task for task in TASKS if task not in set(points["task"])]
     return [
-        f"Point: mean over seeds of the test returns of the last {SCORE_ENV_STEPS:,} env steps of finished runs; bar: "
+        f"Point: mean over seeds of the {FINAL} of finished runs; bar: "
         "one standard deviation over seeds, none for one seed. Hollow: some of the planned seeds are not there. "
         "Points of one horizon are drawn side by side. Horizon: agent steps that are imagined, 15 being Dreamer's own; "
         "for PlaNet those that are planned, 12 being its own.",

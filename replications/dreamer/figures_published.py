@@ -46,7 +46,6 @@ TASKS = {  # in the published order
 GAMES = {
     "atari_boxing": "Boxing",
     "atari_breakout": "Breakout",
-    "atari_freeway": "Freeway",
     "atari_kung_fu_master": "Kung Fu Master",
     "atari_pong": "Pong",
     "atari_seaquest": "Seaquest",
@@ -55,8 +54,8 @@ NAMES = {**TASKS, **GAMES}
 DREAMER, PLANET, D4PG, A3C = "Dreamer", "PlaNet", "D4PG", "A3C"
 LAST_ENV_STEPS = 5_000_000  # of the table's Dreamer and PlaNet
 EPISODE_ENV_STEPS = 1000
-SCORE_ENV_STEPS = 100_000  # a final score is the mean of the last so many env steps: ten evaluations
 CURVE_BIN = 100_000  # env steps between two points of a published curve, the first at 5000
+FINAL = "test episodes of the last 2% of the planned env steps (100,000 of 5M: ten evaluations)"  # make a final score
 CURVE_SEEDS = 5
 CURVE_ORIGIN = "danijar/dreamer @ 56d4d44, scores/dreamer.json"
 CUT = 0.01  # printed averages are cut after two decimals

@@ -1,7 +1,7 @@
 """Dreamer's final scores from run files: the bars of Figure 6 and the table of Appendix G, both beside the published.
 
-A final score is the mean over seeds and the test episodes of the last 100,000 env steps. shared/figures/tables.py has
-the cells and the rule of the verdicts.
+A final score is the mean over seeds and the test episodes of the last bin of a curve: 100,000 env steps of 5M.
+shared/figures/tables.py has the cells and the rule of the verdicts.
 """
 
 import math
@@ -17,15 +17,16 @@ from replications.dreamer.figures_published import (
     A3C,
     D4PG,
     DREAMER,
+    FINAL,
     LAST_ENV_STEPS,
     PLANET,
-    SCORE_ENV_STEPS,
     TASKS,
     averages,
     length_note,
     read_table,
     score,
 )
+from shared.figures.binned import bin_width
 from shared.figures.command import Drawn, Request
 from shared.figures.page import INK, MARGIN, QUIET, Page, styled
 from shared.figures.panels import Handles, legend
@@ -65,7 +66,7 @@ def scores(request: Request) -> pd.DataFrame:
 def _row(sources, key: tuple[str, str, str], request: Request, mixed: Mapping, table: pd.DataFrame) -> dict:
     """One score of ours beside its published counterpart."""
     framework, variant, task = key
-    cell = Cell(sources, max(request.seeds or 0, len(sources)), key in mixed, SCORE_ENV_STEPS)
+    cell = Cell(sources, max(request.seeds or 0, len(sources)), key in mixed, bin_width(sources))
     published, numbers = score(table, OURS[variant], task), cell.numbers()
     return {
         "kind": "ours",
@@ -126,7 +127,7 @@ def figure_6(request: Request) -> Drawn:
     entries, strokes = _legends(bars)
     legend_height = 0.135 * max(len(entries), len(strokes)) + 0.1
     notes = [
-        f"Bar: mean over seeds and the test episodes of the last {SCORE_ENV_STEPS:,} env steps of finished runs; "
+        f"Bar: mean over seeds and the {FINAL} of finished runs; "
         "whisker: one standard deviation over seeds. A task without bars was not run. Average: mean over the tasks "
         "that have a bar; their number stands above it.",
         "Strokes: the table of Appendix G (arXiv 1912.01603 v3), means of 5 seeds, made by the TF1 code as variant "
@@ -184,7 +185,7 @@ def _deviations(request: Request) -> dict[tuple[str, str, str], float]:
     """Standard deviation over seeds of the seeds' final scores; NaN for one seed."""
     found = {}
     for key, sources in by_curve(request.sources).items():
-        seeds = [episodes.mean() for episodes in Cell(sources, 0, False, SCORE_ENV_STEPS).seeds]
+        seeds = [episodes.mean() for episodes in Cell(sources, 0, False, bin_width(sources)).seeds]
         found[key] = float(pd.Series(seeds).std(ddof=0)) if len(seeds) > 1 else math.nan
     return found
 
@@ -219,8 +220,8 @@ def table_1(request: Request) -> Drawn:
         "after 5M env steps, A3C (from states) and D4PG (from pixels) after 100M. Its averages are recomputed from the "
         "rows and agree with the printed ones: "
         + ", ".join(f"{row.method} {row.score:.4f}" for row in averages_of(published))
-        + "; over 20 tasks, A3C and D4PG over 18. Ours: means over seeds × test episodes of the last "
-        f"{SCORE_ENV_STEPS:,} env steps of finished runs; averages over the tasks that have a score, with their "
+        + "; over 20 tasks, A3C and D4PG over 18. Ours: means over seeds × the "
+        f"{FINAL} of finished runs; averages over the tasks that have a score, with their "
         "number where it is not 20. Interval: bootstrap of seeds, then of episodes within a seed; none for one seed.",
         RULE,
         *length_note(request.sources),

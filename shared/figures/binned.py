@@ -40,7 +40,7 @@ class SeedMeans:
         return seed_means(pd.concat(tables, ignore_index=True), self.width, len(sources), unfinished)
 
 
-def bin_width(sources: Sequence[Source], otherwise: int) -> int:
+def bin_width(sources: Sequence[Source], otherwise: int = 1) -> int:
     """Env steps of a bin of these runs: their longest planned length over BINS; `otherwise` without runs."""
     return max((source.total_env_steps // BINS for source in sources), default=otherwise) or 1
 

@@ -59,7 +59,8 @@ def work_of(values: Mapping[str, Any], task: str, framework: str) -> Work:
         return Work(env_steps=episodes * world["time_limit_env_steps"] * (1 + tried), updates=0, planned_actions=0)
     collected_by_plan = values.get("exploration", {}).get("collect", "planner") == "planner"
     tasks = world["joint_tasks"] if task == ALL_TASKS else [task]
-    repeat = statistics.harmonic_mean([world["action_repeat"][one] for one in tasks])
+    repeats = world["action_repeat"]  # of each task, or one for all
+    repeat = statistics.harmonic_mean([repeats[one] if isinstance(repeats, Mapping) else repeats for one in tasks])
     learned = max(0, plan.total_env_steps - plan.prefill_env_steps)
     evaluations = 1 + math.ceil(learned / plan.evaluate_every_env_steps)
     test_steps = evaluations * episodes * len(tasks) * world["time_limit_env_steps"]

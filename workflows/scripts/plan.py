@@ -66,9 +66,10 @@ class Scale(Strict):
     name: Word
     purpose: str
     frameworks: Annotated[tuple[Framework, ...], Field(min_length=1)]
-    tasks: dict[str, Tasks] | None  # paper -> the only tasks trained; null trains every experiment's own
+    tasks: dict[str, Tasks] | None  # paper, or paper/experiment -> the only tasks trained; null: every experiment's own
     max_seeds: PositiveInt | None
     overrides: dict[str, dict[str, Any]]  # paper, or paper/variant (a shell pattern) -> values of its paper.yaml
+    left_out: dict[str, tuple[Pattern, ...]] = {}  # paper -> variants not run
     grids: dict[str, dict[Word, dict[str, list[Any]]]] = {}  # paper -> experiment -> axis of its grid -> fewer values
 
 
@@ -121,10 +122,12 @@ def planned_runs(paper: str, figure: str, scale: Mapping[str, Any], *, root: Pat
             f"it has {listing(experiments)}"
         )
     experiment = experiments[figure]
-    variants = variants_by_experiment(paper, scale, root=root)[figure]
-    specials = specials_of(experiment, variants, where=f"experiments.yaml of {paper}, {figure}")
-    usual = (scale["tasks"] or {}).get(paper, experiment.tasks)
-    tasks = {variant: specials[variant].tasks or usual for variant in variants}
+    planned = variants_by_experiment(paper, scale, root=root)
+    specials = specials_of(experiment, planned[figure], where=f"experiments.yaml of {paper}, {figure}")
+    left_out = variants_left_out(paper, {name for variants in planned.values() for name in variants}, scale)
+    variants = [variant for variant in planned[figure] if variant not in left_out]
+    usual = usual_tasks(paper, figure, experiments, scale)
+    tasks = {variant: specials[variant].tasks or tuple(usual) for variant in variants}
     frameworks = {variant: specials[variant].frameworks or tuple(scale["frameworks"]) for variant in variants}
     check_tasks(paper, tasks, scale, root=root)
     seeds = min(experiment.seeds, scale["max_seeds"] or experiment.seeds)
@@ -149,10 +152,48 @@ def specials_of(experiment: Experiment, variants: Iterable[str], *, where: str) 
     return found
 
 
+def variants_left_out(paper: str, variants: set[str], scale: Mapping[str, Any]) -> set[str]:
+    """The variants that a scale does not run; UserError for a pattern that fits none."""
+    found = set()
+    for pattern in scale.get("left_out", {}).get(paper, ()):
+        fitting = {variant for variant in variants if fnmatchcase(variant, pattern)}
+        if not fitting:
+            raise UserError(
+                f"left_out of scale {scale['name']}: {pattern!r} fits no variant of {paper}"
+                f"{did_you_mean(pattern, variants)}; it has {listing(variants)}"
+            )
+        found |= fitting
+    return found
+
+
+def usual_tasks(paper: str, figure: str, experiments: Mapping[str, Experiment], scale: Mapping[str, Any]) -> Tasks:
+    """The tasks of an experiment at a scale; UserError where the scale names an experiment that is not there."""
+    chosen = scale["tasks"] or {}
+    for key in chosen:
+        of, _, experiment = key.partition("/")
+        if of == paper and experiment and experiment not in experiments:
+            raise UserError(
+                f"tasks of scale {scale['name']}: {key!r} is no experiment of {paper}"
+                f"{did_you_mean(experiment, experiments)}; it has {listing(experiments)}"
+            )
+    return chosen.get(f"{paper}/{figure}", chosen.get(paper, experiments[figure].tasks))
+
+
+def known_tasks(paper: str, *, root: Path = ROOT) -> tuple[set[str], str]:
+    """The tasks that a paper can be run on, and where they stand: those with an action repeat of their own, or, where
+    all tasks have the same, those of its experiments."""
+    folder = paper_folder(paper, root=root)
+    repeats = read_yaml(folder / "paper.yaml")["environment"]["action_repeat"]
+    if isinstance(repeats, Mapping):
+        return set(repeats), f"{shown(folder / 'paper.yaml')}, environment.action_repeat,"
+    experiments = read_experiments(paper, root=root).values()
+    return {task for experiment in experiments for task in experiment.tasks}, shown(folder / "experiments.yaml")
+
+
 def check_tasks(paper: str, tasks: Mapping[str, Tasks], scale: Mapping[str, Any], *, root: Path = ROOT) -> None:
-    """Raise UserError for a task that the paper has no action repeat for: it could not be run. tasks: by variant."""
+    """Raise UserError for a task that the paper does not know: it could not be run. tasks: by variant."""
     path = paper_folder(paper, root=root) / "paper.yaml"
-    known = read_yaml(path)["environment"]["action_repeat"]
+    known, where = known_tasks(paper, root=root)
     played = {task for names in tasks.values() for task in names if task != ALL_TASKS}
     for variant in (variant for variant, names in tasks.items() if ALL_TASKS in names):
         joint = resolve(paper, variant, scale, root=root)["values"]["environment"].get("joint_tasks")
@@ -165,7 +206,7 @@ def check_tasks(paper: str, tasks: Mapping[str, Tasks], scale: Mapping[str, Any]
     for task in sorted(played - set(known)):
         raise UserError(
             f"scale {scale['name']} or experiments.yaml of {paper}: unknown task {task!r}"
-            f"{did_you_mean(task, known)}; {shown(path)}, environment.action_repeat, has {listing(known)}"
+            f"{did_you_mean(task, known)}; {where} has {listing(known)}"
         )
 
 
