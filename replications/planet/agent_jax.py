@@ -15,16 +15,7 @@ import optax
 from jax import Array, lax
 
 from replications.planet.config import Config, Exploration, Loss, Model, Optimiser, Planner
-from replications.planet.model_jax import (
-    State,
-    WorldModel,
-    imagine,
-    initial_state,
-    initialise,
-    named_parameters,
-    scan_time,
-    with_parameters,
-)
+from replications.planet.model_jax import State, WorldModel, imagine, initial_state
 from shared.device_jax import prepare as prepare
 from shared.device_jax import set_exact_arithmetic, to_numpy, uniform
 from shared.errors import UserError
@@ -39,6 +30,7 @@ from shared.formulas.elbo import (
 from shared.formulas.images import dequantise_uint8, quantise
 from shared.formulas.planning import refit
 from shared.formulas.sequences import previous_actions
+from shared.layers_jax import initialise, named_parameters, scan_time, with_parameters
 from shared.training.agent import Acted, Arrays, Carry, Learned
 
 Batch = dict[str, Array]  # rows by name, as in shared/envs/spec.py

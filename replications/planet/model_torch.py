@@ -4,41 +4,15 @@ Paper: Section 3 and Appendix A. Shapes: B batch, T time, E embedding, D deter, 
 Noise is always an argument. Read top to bottom, then agent_torch.py; the formulas are in shared/formulas.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared.formulas.sampling import reparameterise
+from shared.layers_torch import glorot_, initialise, tanh
 
 State = dict[str, Tensor]  # mean, std, sample (..., S) and the model's deterministic parts
 ACTIVATIONS = {"relu": F.relu, "elu": F.elu}
-
-
-def glorot_(weight: Tensor, generator: torch.Generator, fans: tuple[int, int] | None = None) -> None:
-    """TensorFlow's default initialiser: uniform in +-sqrt(6 / (fan_in + fan_out)). fans overrides the shape's own."""
-    fan_in, fan_out = fans or nn.init._calculate_fan_in_and_fan_out(weight)
-    limit = math.sqrt(6 / (fan_in + fan_out))
-    with torch.no_grad():
-        weight.uniform_(-limit, limit, generator=generator)
-
-
-def initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """Glorot-uniform kernels and zero biases everywhere, then what a module says of itself (`reset`)."""
-    for part in module.modules():
-        if isinstance(part, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-            glorot_(part.weight, generator)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
-    for part in module.modules():
-        if hasattr(part, "reset"):
-            part.reset(generator)
-
-
-def tanh(x: Tensor) -> Tensor:
-    """tanh(x) = 2 sigmoid(2 x) - 1: equal to 1e-7 in float32, and planning on a CPU gains 4 to 6 % over torch.tanh."""
-    return torch.sigmoid(2 * x).mul(2).sub_(1)
 
 
 class MLP(nn.Module):

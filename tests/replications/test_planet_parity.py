@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from replications.planet import agent_jax, agent_torch, model_jax, model_torch
 from replications.planet.config import Config
+from shared import layers_jax
 from shared.config import ROOT, build, leaves, read_variants
 from shared.envs.spec import ActSpec
 from shared.testing import agent_suite
@@ -117,7 +118,7 @@ def torch_updates(config, inputs, parameters, marks):
 
 
 def jax_updates(config, inputs, parameters, marks):
-    model = model_jax.with_parameters(model_jax.WorldModel(config.model, ACTIONS), parameters)
+    model = layers_jax.with_parameters(model_jax.WorldModel(config.model, ACTIONS), parameters)
     moments = agent_jax.make_optimiser(config.optimiser).init(model)
     arrays = {name: jnp.asarray(value) for name, value in inputs.items()}
 
@@ -132,7 +133,7 @@ def jax_updates(config, inputs, parameters, marks):
         model, moments, grads, metrics = step(model, moments)
         if update in marks:
             losses = {name: float(value) for name, value in metrics.items()}
-            named = (jax.device_get(model_jax.named_parameters(tree)) for tree in (grads, model))
+            named = (jax.device_get(layers_jax.named_parameters(tree)) for tree in (grads, model))
             results[update] = (losses, *named)
     return results
 
@@ -167,7 +168,7 @@ def test_losses_gradients_and_parameters_agree_over_a_hundred_updates(variant, f
 @pytest.mark.parametrize("kernel", [4, 5, 6])
 @pytest.mark.parametrize(
     ("ours", "theirs"),
-    [(model_jax.convolve, F.conv2d), (model_jax.spread, F.conv_transpose2d)],
+    [(layers_jax.convolve, F.conv2d), (layers_jax.spread, F.conv_transpose2d)],
     ids=["conv", "transposed"],
 )
 def test_convolutions_and_their_gradients_equal_torchs(ours, theirs, kernel, size, float64):
@@ -217,7 +218,7 @@ def test_plans_agree(variant, float64):
         inputs = (torch.from_numpy(action), world.encoder(torch.from_numpy(image)), torch.from_numpy(filter_noise))
         state, _ = world.latent.posterior(model_torch.initial_state(world.latent, 2), *inputs)
         expected = agent.plan(state, **{name: torch.from_numpy(value) for name, value in noise.items()})
-    model = model_jax.with_parameters(model_jax.WorldModel(config.model, ACTIONS), parameters)
+    model = layers_jax.with_parameters(model_jax.WorldModel(config.model, ACTIONS), parameters)
     start = model_jax.initial_state(model.latent, 2)
     state = agent_jax.filter_step(model, jnp.asarray(image), jnp.asarray(action), start, jnp.asarray(filter_noise))
     got = agent_jax.plan(model, plan, state, **{name: jnp.asarray(value) for name, value in noise.items()})
