@@ -30,7 +30,7 @@ TABLE_FRAMES = 199 * MILLION  # of the paper's table: half of the runs have no l
 # Ends of bins: every million up to ten, where runs of ours may end; then every five.
 GRID = np.array([*range(1, 11), *range(15, 196, 5), 199]) * MILLION
 START = 20 * MILLION  # frames for which every seed is kept
-DIGITS = 5  # significant, of every mean and deviation
+DIGITS = 5  # significant, of means and deviations of curves
 BASELINES = {"iqn": "iqn_sticky_2e8", "rainbow": "rainbow_sticky_2e8", "c51": "c51_sticky_2e8",
              "dqn": "dqn_sticky_2e8", "simple": "simple_determ_4e5"}  # fmt: skip
 DOPAMINE = ("iqn", "rainbow", "c51", "dqn")
@@ -116,6 +116,11 @@ def aggregates(sets: dict[str, pd.DataFrame], table: pd.DataFrame) -> pd.DataFra
     return pd.concat(found, ignore_index=True)[["statistic", "method", "env_steps", "mean", "std", "seeds"]]
 
 
+def exact(table: pd.DataFrame) -> bytes:
+    """CSV with every digit."""
+    return table.to_csv(index=False, lineterminator="\n").encode()
+
+
 def rounded(table: pd.DataFrame) -> bytes:
     """CSV with DIGITS significant digits and whole env steps."""
     table = table.copy()
@@ -151,8 +156,8 @@ def main(arguments: list[str]) -> None:
     revenge = dopamine[dopamine["method"].isin(["iqn", "rainbow"]) | (dopamine["task"] == "atari_montezuma_revenge")]
     drawn = pd.concat([atari[atari["method"] == "dreamerv2"], montezuma, revenge], ignore_index=True)
     tables = {
-        "games": table.to_csv(index=False, lineterminator="\n").encode(),
-        "finals": rounded(finals(pd.concat([atari, schedules], ignore_index=True))),
+        "games": exact(table),
+        "finals": exact(finals(pd.concat([atari, schedules], ignore_index=True))),
         "curves": rounded(
             pd.concat(
                 [
