@@ -83,6 +83,29 @@ def test_a_scale_chooses_tasks_seeds_and_frameworks_of_all_but_the_special(root)
     ]
 
 
+def test_a_scale_may_choose_the_tasks_of_one_experiment(root):
+    tasks = {"planet": ["walker_walk"], "planet/figure_12": ["cheetah_run"]}
+    assert {run[2] for run in planned("figure_12", root(), tasks=tasks)} == {"cheetah_run"}
+    assert {run[2] for run in planned("figure_6", root(), tasks=tasks)} == {"walker_walk", "all_tasks"}
+    with pytest.raises(UserError, match="'planet/figure_13' is no experiment of planet, did you mean 'figure_12'"):
+        planned("figure_6", root(), tasks={"planet/figure_13": ["cheetah_run"]})
+
+
+def test_a_scale_may_leave_variants_out_of_every_figure(root):
+    left_out = {"planet": ["rssm", "simulator-h06*"]}
+    assert {run[1] for run in planned("figure_6", root(), left_out=left_out)} == {"joint", "simulator"}
+    assert {run[1][:13] for run in planned("figure_12", root(), left_out=left_out)} == {"simulator-h12"}
+    with pytest.raises(UserError, match="'rsm' fits no variant of planet, did you mean 'rssm'"):
+        planned("figure_6", root(), left_out={"planet": ["rsm"]})
+
+
+def test_with_one_action_repeat_for_all_the_tasks_known_are_those_of_the_experiments(root):
+    place = root(paper={"action_repeat": 2})
+    assert {run[2] for run in planned("figure_12", place, tasks={"planet": ["walker_walk"]})} == {"walker_walk"}
+    with pytest.raises(UserError, match="'walker_wolk', did you mean 'walker_walk'.*experiments.yaml has cheetah_run"):
+        planned("figure_12", place, tasks={"planet": ["walker_wolk"]})
+
+
 def test_a_grid_is_planned_in_full_or_as_the_scale_cuts_it(root):
     names = [f"simulator-h{h:02}-j{j:04}-k{k:04}" for h in (6, 12) for j, k in ((100, 5), (1000, 100))]
     assert planned("figure_12", root()) == [("numpy", name, "cheetah_run", 0) for name in names]

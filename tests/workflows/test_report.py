@@ -16,13 +16,22 @@ import yaml
 
 from tests.workflows.conftest import MEASURED
 
-FIGURES = {  # experiment -> the variants kept: what is left has every rule and every kind of run
-    "figure_4": ["rssm"],
-    "table_1": ["rssm", "simulator"],
-    "figure_10": ["rssm"],
-    "figure_11": ["rssm"],
-    "figure_12": [],
+KEPT = {  # paper -> experiment -> the variants kept: what is left has every rule and every kind of run
+    "planet": {
+        "figure_4": ["rssm"],
+        "table_1": ["rssm", "simulator"],
+        "figure_10": ["rssm"],
+        "figure_11": ["rssm"],
+        "figure_12": [],
+    },
+    "dreamer": {
+        "figure_4": ["dreamer"],
+        "figure_5": ["dreamer"],
+        "figure_9": ["atari"],
+        "table_1": ["dreamer"],
+    },
 }
+FIGURES = [f"{paper}/{figure}" for paper, figures in KEPT.items() for figure in figures]
 CORE = ("numerics", "estimators", *(["mutation"] if MEASURED else []))
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 BROWSER_OPTIONS = [
@@ -36,16 +45,20 @@ BROWSER_OPTIONS = [
 def finished(copy):
     """A sandbox after `make figures` (without its set-up), at sizes below smoke."""
     sandbox = copy()
+    sandbox.keep(*KEPT)
     path = sandbox.path("workflows/profiles/smoke/scale.yaml")
     scale = yaml.safe_load(path.read_text())
-    scale["overrides"] = {key: scale["overrides"][key] for key in ("planet", "planet/simulator", "planet/simulator-*")}
-    scale["grids"]["planet"]["figure_12"]["planner.horizon"] = [2]
+    named = ("planet", "planet/simulator", "planet/simulator-*", "dreamer", "dreamer/atari*")
+    scale["overrides"] = {key: scale["overrides"][key] for key in named}
+    scale["grids"] = {"planet": {"figure_12": {**scale["grids"]["planet"]["figure_12"], "planner.horizon": [2]}}}
+    del scale["left_out"]
     path.write_text(yaml.safe_dump(scale))
-    path = sandbox.path("replications/planet/experiments.yaml")
-    experiments = {name: entry for name, entry in yaml.safe_load(path.read_text()).items() if name in FIGURES}
-    for name, entry in experiments.items():
-        entry["variants"] = {variant: entry["variants"][variant] for variant in FIGURES[name]}
-    path.write_text(yaml.safe_dump(experiments, sort_keys=False))
+    for paper, figures in KEPT.items():
+        path = sandbox.path(f"replications/{paper}/experiments.yaml")
+        experiments = {name: entry for name, entry in yaml.safe_load(path.read_text()).items() if name in figures}
+        for name, entry in experiments.items():
+            entry["variants"] = {variant: entry["variants"][variant] for variant in figures[name]}
+        path.write_text(yaml.safe_dump(experiments, sort_keys=False))
     command = ["bash", "workflows/scripts/run.sh", "smoke"]
     done = subprocess.run(
         command, cwd=sandbox.root, env=sandbox.environment, text=True, check=False, timeout=500,
@@ -57,11 +70,15 @@ def finished(copy):
 
 
 def test_every_figure_has_picture_numbers_and_sources(finished):
-    folder = finished.path("results/smoke/planet")
     for figure in FIGURES:
+        folder = finished.path("results/smoke")
         for suffix in ("png", "pdf", "csv", "json"):
             assert (folder / f"{figure}.{suffix}").stat().st_size > 100
+    folder = finished.path("results/smoke/planet")
     assert (folder / "table_1.md").is_file() and (folder / "figure_10.gif").is_file()
+    assert finished.path("results/smoke/dreamer/figure_5.gif").is_file()
+    game = json.loads(finished.path("results/smoke/dreamer/figure_9.json").read_text())["runs"]
+    assert [(run["framework"], run["task"]) for run in game] == [("jax", "atari_pong"), ("torch", "atari_pong")]
     sources = json.loads((folder / "figure_4.json").read_text())
     assert [run["framework"] for run in sources["runs"]] == ["jax", "torch"], "both frameworks in one figure"
     for run in sources["runs"]:
@@ -101,7 +118,7 @@ def test_the_report_is_one_page_with_everything_in_it(finished):
     assert loaded == [], "nothing is fetched from anywhere"
     assert "System Message" not in page, "a caption that is no valid reStructuredText"
     results = json.loads(re.search(r"var results = (\{.*?\});?\s*</script>", page, re.DOTALL)[1])
-    for picture in (*(f"planet/{figure}" for figure in FIGURES), *(f"core/{name}" for name in CORE)):
+    for picture in (*FIGURES, *(f"core/{name}" for name in CORE)):
         record = results[f"results/smoke/{picture}.png"]
         assert re.match(r"data:image/png;[^,]*base64,iVBORw0KGgo", record["data_uri"])
         assert len(record["caption"]) > 100, "a caption that explains"
@@ -116,7 +133,7 @@ def test_the_report_renders_in_a_browser_without_network(finished, tmp_path):
     dump = subprocess.run([*command, "--dump-dom", address], capture_output=True, text=True, timeout=120, check=True)
     shown = re.findall(r'<img class="item[^>]*src="data:image/(png|gif);[^,"]*base64,(.{30})', dump.stdout, re.DOTALL)
     assert [kind for kind, _ in shown].count("png") == len(FIGURES) + len(CORE), "each figure is on the opening page"
-    assert [kind for kind, _ in shown].count("gif") == 1
+    assert [kind for kind, _ in shown].count("gif") == 2
     assert all(not data.startswith("R0lGODlhAQABAAAAACH5") for _, data in shown), "the placeholder is gone"
     picture = tmp_path / "page.png"
     subprocess.run([*command, f"--screenshot={picture}", address], capture_output=True, timeout=120, check=True)

@@ -51,6 +51,11 @@ def test_work_of_one_agent_for_two_tasks_by_hand():
     assert work == cost.Work(env_steps=25_000 + 60_000, updates=2100, planned_actions=(20_000 + 60_000) * 3 // 16)
 
 
+def test_work_of_a_paper_with_one_action_repeat_by_hand():
+    world = {"action_repeat": 2, "time_limit_env_steps": 1000}
+    assert cost.work_of(VALUES | {"environment": world}, "walker_walk", "torch").planned_actions == 50_000 // 2
+
+
 def test_collecting_by_noise_plans_test_episodes_only():
     work = cost.work_of(VALUES | {"exploration": {"collect": "noise"}}, "cartpole_swingup", "torch")
     assert work.planned_actions == 30_000 // 8
@@ -90,8 +95,10 @@ def test_the_paper_is_thirty_million_env_steps_and_three_million_updates():
 
 def test_all_of_the_paper_can_be_costed():
     paper = scale("paper")
-    table = cost.cost_table(all_runs(paper), paper, cost.read_speeds(Path("none")))
-    assert table.set_index("framework")["runs"].to_dict() == {"torch": 425, "jax": 425, "numpy": 350}
+    table = cost.cost_table(all_runs(paper), paper, cost.read_speeds(Path("none"))).set_index(["paper", "framework"])
+    assert table.loc["planet", "runs"].to_dict() == {"torch": 425, "jax": 425, "numpy": 350}
+    # 20 tasks x 5 seeds of 8 variants; 4 x 5 of 12 horizons; 5 games x 5 seeds of 2; 6 tasks x 2 seeds of 3 repeats
+    assert table.loc["dreamer", "runs"].to_dict() == dict.fromkeys(("torch", "jax"), 800 + 240 + 50 + 36)
 
 
 def speeds(tmp_path, *rows):
@@ -167,6 +174,13 @@ def test_status_counts_complete_runs_and_shows_the_curve(tmp_path):
     assert "2 of 2 runs complete, 100,000 env steps each" in text
     assert "| PlaNet (RSSM) | torch | laptop | cartpole_swingup | 2 | 100,000 | 61 | 70 | 512 | 821 |" in text
     assert "no run of 30" in text and "not written" in text
+
+
+def test_status_shows_curves_of_means_too(tmp_path):
+    folder = evidence(tmp_path / "laptop" / "dreamer", runs=[run(0)])
+    table = pd.read_csv(folder / "figure_4.csv").rename(columns={"median": "mean"})
+    table.to_csv(folder / "figure_4.csv", index=False)
+    assert "| cartpole_swingup | 2 | 100,000 | 61 | 70 | 512 | 821 |" in status.render(tmp_path, PLANNED)
 
 
 def test_status_says_how_far_an_unfinished_run_got(tmp_path):

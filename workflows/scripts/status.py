@@ -44,13 +44,14 @@ def read_curves(folder: Path) -> pd.DataFrame:
     for path in sorted(folder.glob("**/*.csv")):
         sources = path.with_suffix(".json")
         table = pd.read_csv(path)
-        if not sources.is_file() or not {"kind", "task", "framework", "env_steps", "median"} <= set(table.columns):
+        center = next((name for name in ("median", "mean") if name in table.columns), None)  # as the paper draws
+        if not sources.is_file() or not {"kind", "task", "framework", "env_steps", center} <= set(table.columns):
             continue
         content = json.loads(sources.read_text(encoding="utf-8"))
         curves = table[table["kind"] == "curve"].sort_values("env_steps")
         for (task, method, framework), curve in curves.groupby(["task", "method", "framework"]):
-            beside = table[table["task"] == task].set_index("kind")["median"]
-            published = table[(table["kind"] == "published") & (table["task"] == task)].set_index("method")["median"]
+            beside = table[table["task"] == task].set_index("kind")[center]
+            published = table[(table["kind"] == "published") & (table["task"] == task)].set_index("method")[center]
             name = PAPERS.get(content["paper"], content["paper"])
             rows.append(
                 {
@@ -62,8 +63,8 @@ def read_curves(folder: Path) -> pd.DataFrame:
                     "seeds": int(curve["seeds"].max()),
                     "env steps": int(curve["env_steps"].iloc[-1]),
                     "random": beside.get("random"),
-                    "first test": curve["median"].iloc[0],
-                    "last test": curve["median"].iloc[-1],
+                    "first test": curve[center].iloc[0],
+                    "last test": curve[center].iloc[-1],
                     "published": published.get(name),
                     "figure": shown(path.with_suffix(".png")),
                 }
@@ -129,7 +130,8 @@ def render(folder: Path, planned: Mapping[tuple[str, str, str], int], *, root: P
         header = ["method", "framework", "scale", "task", "seeds", "env steps", *numbers, "source"]
         parts.append(markdown(header, shown_rows))
         parts.append(
-            "Returns are medians over seeds and test episodes; *random*: the random prefill episodes; *first* and "
+            "Returns are medians over seeds and test episodes, or means over seeds where the paper draws these; "
+            "*random*: the random prefill episodes; *first* and "
             "*last test*: the first and the last evaluation of the curve. *Published* is the paper's final mean, "
             "reached with its own sizes and env steps: only scale paper may be compared with it."
         )
