@@ -297,13 +297,13 @@ def update(
     settings: Settings, networks: Networks, moments: Any, grads: Networks
 ) -> tuple[Networks, Any, dict[str, Array]]:
     """Clip and apply the gradients, each group by its own norm: networks, moments, and the norms before clipping."""
-    parts, slopes, after, norms = split(settings.loss, networks), split(settings.loss, grads), {}, {}
+    parts, slopes, after, norms = grouped(settings.loss, networks), grouped(settings.loss, grads), {}, {}
     for name, part in parts.items():
         optimiser = make_optimiser(settings.optimisers, name)
         changes, after[name] = optimiser.update(slopes[name], moments[name], part)
         parts[name] = optax.apply_updates(part, changes)
         norms[f"{name}_grad_norm"] = optax.tree.norm(slopes[name])
-    return join(parts), after, norms
+    return ungrouped(parts), after, norms
 
 
 def learning_noise(settings: Settings, actor: Actor | None, key: Array, size: int, length: int) -> dict[str, Array]:
@@ -356,7 +356,7 @@ def preprocessed(config: Model, image: Array, key: Array) -> Array:
     return quantise(image, config.image_bits, uniform(key, image.shape)) if config.dequantise else centre(image)
 
 
-def split(loss: Loss, networks: Networks) -> dict[str, Any]:
+def grouped(loss: Loss, networks: Networks) -> dict[str, Any]:
     """The parameters, or their gradients, by optimiser: each part's, and the decoder's where the image is no
     gradient head."""
     model = networks.model
@@ -366,8 +366,8 @@ def split(loss: Loss, networks: Networks) -> dict[str, Any]:
     return {name: part for name, part in parts.items() if part is not None}
 
 
-def join(parts: dict[str, Any]) -> Networks:
-    """What `split` has taken apart."""
+def ungrouped(parts: dict[str, Any]) -> Networks:
+    """What `grouped` has taken apart."""
     model = parts["model"]
     if "decoder" in parts:
         model = eqx.tree_at(decoder_of, model, parts["decoder"], is_leaf=lambda part: part is None)
@@ -380,7 +380,7 @@ def decoder_of(model: WorldModel) -> Any:
 
 def first_moments(settings: Settings, networks: Networks) -> dict[str, Any]:
     """Of every optimiser, before the first update."""
-    parts = split(settings.loss, networks)
+    parts = grouped(settings.loss, networks)
     return {name: make_optimiser(settings.optimisers, name).init(part) for name, part in parts.items()}
 
 
@@ -402,13 +402,13 @@ def make_optimiser(settings: Optimisers, name: str) -> optax.GradientTransformat
 def model_objective(
     model: WorldModel, loss: Loss, *, image: Array, action: Array, reward: Array, terminal: Array, noise: Array
 ) -> tuple[Array, dict[str, Array], State]:
-    """What the world model minimises: the negative evidence lower bound, Equation 10 (11 for the contrastive one).
+    """What the world model minimises: the negative evidence lower bound, or the contrastive one in its place.
 
     A head outside loss.gradient_heads learns from constant features and teaches the latent model nothing.
 
     Args:
       model, loss: the WorldModel and its Loss settings.
-      image: (B, T, 64, 64, 3) in [-0.5, 0.5), network input and target alike. reward: (B, T), of the row, as stored.
+      image: (B, T, 64, 64, 3) in [-0.5, 0.5], network input and target alike. reward: (B, T), of the row, as stored.
       action: (B, T, A), the action that LED to each row. terminal: (B, T), 1 where the world ended, else 0.
       noise: (B, T, S), standard normal.
     Returns:
