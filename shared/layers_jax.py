@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-Initial = Literal["glorot", "orthogonal"]
+Initial = Literal["glorot", "orthogonal", "ones"]
 
 
 class Linear(eqx.Module):
@@ -84,6 +84,26 @@ class ConvTranspose2d(eqx.Module):
         return spread(x, self.weight, self.stride) + self.bias
 
 
+class LayerNorm(eqx.Module):
+    """(x - mean) / sqrt(variance + epsilon) * weight + bias over the last axis. weight, bias (size,), as in torch."""
+
+    weight: Array
+    bias: Array
+    epsilon: float = eqx.field(static=True)
+    first_bias: float = eqx.field(static=True)
+    initial: Initial = eqx.field(static=True)
+
+    def __init__(self, size: int, epsilon: float):
+        self.weight = jnp.zeros(size)
+        self.bias = jnp.zeros(size)
+        self.epsilon, self.first_bias, self.initial = epsilon, 0.0, "ones"
+
+    def __call__(self, x: Array) -> Array:
+        centred = x - x.mean(-1, keepdims=True)
+        scale = lax.rsqrt((centred * centred).mean(-1, keepdims=True) + self.epsilon)
+        return centred * scale * self.weight + self.bias
+
+
 # A convolution and its transpose: each is the gradient of the other, and both have the same gradient for the weight.
 # Written out because on a CPU the gradients that JAX derives take up to ten times as long.
 
@@ -138,21 +158,22 @@ convolve.defvjp(lambda x, weight, stride: (convolve(x, weight, stride), (x, weig
 spread.defvjp(lambda y, weight, stride: (spread(y, weight, stride), (y, weight)), spread_backward)
 
 
-LAYERS = (Linear, Conv2d, ConvTranspose2d)
+LAYERS = (Linear, Conv2d, ConvTranspose2d, LayerNorm)
 
 
 def initialise(module, key: Array):
     """Every layer's first values, all from one key.
 
     glorot: kernels uniform in +-sqrt(6 / (fan_in + fan_out)), TensorFlow's default. orthogonal: the columns, or in a
-    wide matrix the rows, are orthonormal, uniformly distributed. Biases are the layer's first bias.
+    wide matrix the rows, are orthonormal, uniformly distributed. ones: norms change nothing at first. Biases are the
+    layer's first bias.
     """
     is_layer = lambda part: isinstance(part, LAYERS)  # noqa: E731
     parts, structure = jax.tree.flatten(module, is_leaf=is_layer)
     ends = np.cumsum([part.weight.size for part in parts])
     # One draw for all: every shape of random numbers costs XLA half a second to compile.
     draws = np.split(np.asarray(jax.random.uniform(key, (ends[-1],), minval=-1.0)), ends[:-1])
-    rules = {"glorot": glorot, "orthogonal": orthogonal}
+    rules = {"glorot": glorot, "orthogonal": orthogonal, "ones": lambda part, draw: np.ones_like(draw)}
     filled = []
     for part, draw in zip(parts, draws, strict=True):
         weight = jnp.asarray(rules[part.initial](part, draw.reshape(part.weight.shape)))

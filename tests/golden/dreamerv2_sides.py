@@ -5,6 +5,7 @@ import contextlib
 import numpy as np
 
 from shared.envs.spec import ActSpec, ArraySpec
+from shared.formulas.normalization import ema
 
 OBS_SPEC = {"image": ArraySpec((64, 64, 1), "uint8")}
 
@@ -83,4 +84,71 @@ class TorchSide:
             yield agent.target_critic[0].detach().clone()
 
 
-SIDES = {"torch": TorchSide}
+class JaxSide:
+    name = "jax"
+
+    def __init__(self):
+        import jax
+
+        from replications.dreamerv2 import agent_jax, model_jax
+        from shared import layers_jax
+
+        self.jax, self.agent, self.model, self.layers = jax, agent_jax, model_jax, layers_jax
+
+    @contextlib.contextmanager
+    def precision(self):
+        """float64; and XLA does without most optimisations, which take it longer than the tests."""
+        before = self.jax.config.values["jax_disable_most_optimizations"]
+        self.jax.config.update("jax_disable_most_optimizations", True)
+        with self.jax.enable_x64(True):
+            yield
+        self.jax.config.update("jax_disable_most_optimizations", before)
+
+    def double(self, x):
+        return self.jax.numpy.asarray(x, self.jax.numpy.float64)
+
+    def numpy(self, x):
+        return np.asarray(x)
+
+    def load(self, module, parameters):
+        """A module with these parameters; those that are not named stay as they are."""
+        there = self.layers.named_parameters(module)
+        assert parameters.keys() <= there.keys(), sorted(parameters.keys() - there.keys())
+        doubles = {name: np.asarray(parameters.get(name, x), np.float64) for name, x in there.items()}
+        return self.layers.with_parameters(module, doubles)
+
+    def made(self, name, *arguments):
+        """WorldModel, Actor or Critic, of zeros."""
+        return getattr(self.model, name)(*arguments)
+
+    def slopes(self, function, modules, arrays):
+        """function(modules, arrays) -> (scalar, anything): both, then gradients to arrays and to modules.
+
+        modules and arrays are mappings; zeros stand where there is no gradient. The modules' gradients are
+        {module: {parameter: gradient}}.
+        """
+        leaves = {name: self.double(x) for name, x in arrays.items()}
+        run = self.jax.value_and_grad(lambda both: function(*both), has_aux=True)
+        (value, rest), (of_modules, of_arrays) = run((modules, leaves))
+        named = {name: self.layers.named_parameters(module) for name, module in of_modules.items()}
+        of_modules = {name: {part: np.asarray(x) for part, x in parts.items()} for name, parts in named.items()}
+        return value, rest, {name: np.asarray(x) for name, x in of_arrays.items()}, of_modules
+
+    def steps(self, config, start, gradients):
+        """Yields (norm before clipping, parameters) after each step of the model's optimiser."""
+        arrays = [self.double(x) for x in start]
+        moments = self.agent.make_optimiser(config.optimisers, "model").init(arrays)
+        for slopes in gradients:
+            slopes = [self.double(x) for x in slopes]
+            arrays, moments, norm = self.agent.step(config.optimisers, "model", arrays, moments, slopes)
+            yield norm, arrays
+
+    def targets(self, config, target, sources):
+        """Yields the target critic after each update; sources: the critic before it, one array each."""
+        target = self.double(target)
+        for updates, source in enumerate(sources):
+            target = ema(target, self.double(source), self.agent.target_share(config.behaviour, updates))
+            yield target
+
+
+SIDES = {"torch": TorchSide, "jax": JaxSide}
