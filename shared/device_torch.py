@@ -30,6 +30,8 @@ def set_exact_arithmetic() -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
+    if not torch.cuda.is_available():  # a CPU needs no more, and the next call imports torch's compiler, 1.5 seconds
+        return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it to be deterministic
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # debugging aid of that mode; costs a pass per tensor
