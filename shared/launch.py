@@ -5,6 +5,7 @@ seed, the run's name, its facts and the order of the checks stand here. Read nex
 """
 
 import argparse
+import functools
 import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping
@@ -16,7 +17,9 @@ from numpy.random import SeedSequence
 from shared import claim, provenance, runner
 from shared import config as configs
 from shared.config import ROOT
+from shared.envs.atari import Pipeline
 from shared.envs.spec import Env
+from shared.envs.suite import is_game, make_env
 from shared.envs.vector import VectorEnv
 from shared.errors import UserError
 from shared.replay.buffer import Replay
@@ -58,6 +61,23 @@ def limit_threads(threads: int) -> None:
     """Tell the libraries, which read it when they are first imported: call this before an agent's module is."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two runs may share the machine
+
+
+def maker(environment: Any, task: str, pipeline: Pipeline) -> Callable[[], Env]:
+    """What makes one environment of a run.
+
+    Args:
+      environment: a paper's group of that name: size, camera_of, action_repeat, time_limit_env_steps, shadow_size.
+      pipeline: of games; other tasks do not read it.
+    """
+    settings = {
+        "size": environment.size,
+        "camera": environment.camera_of(task),
+        "action_repeat": environment.action_repeat,
+        "time_limit_env_steps": environment.time_limit_env_steps,
+        "shadow_size": environment.shadow_size,
+    }
+    return functools.partial(make_env, task, **settings, pipeline=pipeline if is_game(task) else None)
 
 
 def make_parts(

@@ -64,7 +64,8 @@ def main() -> int:
         shutil.rmtree = half_removed(int(details[0]))
     elif kind == "update":
         module = train.framework_module(train.parse(arguments).framework)
-        after(getattr(module, f"{paper.title()}Agent"), "learn", moment, int(details[0]))
+        (agent,) = (value for name, value in vars(module).items() if name.lower() == f"{paper}agent")
+        after(agent, "learn", moment, int(details[0]))
     elif kind == "step":
         from shared.envs.vector import VectorEnv
 

@@ -17,10 +17,8 @@ from shared import config as configs
 from shared import errors, launch, runner
 from shared.envs import atari
 from shared.envs.spec import Env
-from shared.envs.suite import check_task, make_env
+from shared.envs.suite import check_task, is_game, libraries
 from shared.errors import UserError
-
-LIBRARIES = {"game": ("ale-py", "pillow"), "control": ("mujoco", "dm_control")}  # what draws and moves the world
 
 
 def framework_module(framework: str):
@@ -35,26 +33,13 @@ def framework_module(framework: str):
     return module
 
 
-def is_game(task: str) -> bool:
-    return task.startswith(atari.PREFIX)
-
-
 def maker(environment: Environment, task: str, *, training: bool) -> Callable[[], Env]:
     """What makes one environment of a run: to learn in, or to evaluate in."""
-    settings = {
-        "size": environment.size,
-        "camera": environment.camera_of(task),
-        "action_repeat": environment.action_repeat,
-        "time_limit_env_steps": environment.time_limit_env_steps,
-        "shadow_size": environment.shadow_size,
-    }
-    if is_game(task):
-        settings["pipeline"] = pipeline(environment, training=training)
-    return functools.partial(make_env, task, **settings)
+    return launch.maker(environment, task, pipeline(environment, training=training))
 
 
 def pipeline(environment: Environment, *, training: bool) -> atari.Pipeline:
-    """The frames of a game as Dreamer sees them (control/wrappers.py:423-526 and scripts/tasks.py:354-369)."""
+    """The frames of a game as Dreamer sees them (control/wrappers.py, class Atari; scripts/tasks.py)."""
     settings = environment.atari
     return atari.Pipeline(
         colours="grey" if settings.grayscale else "rgb",
@@ -78,6 +63,11 @@ def check(config: Config, task: str) -> None:
             f"--task {task}: behaviour.learner planner searches continuous actions, and a game's are discrete; use "
             "learner: actor, or a control task such as walker_walk"
         )
+    if is_game(task) and not config.model.continuation:
+        raise UserError(
+            f"--task {task}: model.continuation is false, so imagination would not know that a game ends; take variant "
+            "atari, or a control task such as walker_walk"
+        )
 
 
 def make_parts(config: Config, options: argparse.Namespace) -> runner.Parts:
@@ -97,9 +87,8 @@ def train(options: argparse.Namespace) -> None:
     config = configs.build(Config, resolved["values"], where=str(options.config))
     check(config, options.task)
     options.device = framework_module(options.framework).prepare(options.device, options.threads)
-    libraries = LIBRARIES["game" if is_game(options.task) else "control"]
     parts = functools.partial(make_parts, config, options)
-    launch.run(options, resolved, config.schedule.total_env_steps, parts, libraries)
+    launch.run(options, resolved, config.schedule.total_env_steps, parts, libraries(options.task))
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

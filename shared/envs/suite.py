@@ -33,21 +33,30 @@ def make_env(
     common = {"size": size, "action_repeat": action_repeat, "time_limit_env_steps": time_limit_env_steps}
     if task in toy.TASKS:
         return toy.Toy(task, **common)
-    if not task.startswith(atari.PREFIX):
+    if not is_game(task):
         return dmc.DMC(task, camera=camera, shadow_size=shadow_size, **common)
     if pipeline is None:
         raise UserError(f"task {task!r} is a game, and games need an Atari pipeline; take a task such as walker_walk")
     return atari.Atari(task, pipeline=pipeline, **common)
 
 
+def is_game(task: str) -> bool:
+    """Whether a task's name is that of a game, which has discrete actions and an Atari pipeline."""
+    return task.startswith(atari.PREFIX)
+
+
+def libraries(task: str) -> tuple[str, ...]:
+    """The distributions that move and draw the task's world."""
+    return ("ale-py", "pillow") if is_game(task) else ("mujoco", "dm_control")
+
+
 def check_task(task: str) -> None:
     """Raise UserError for a task that does not exist; only the simulator that its name points to is imported."""
-    if task in toy.TASKS or (task.startswith(atari.PREFIX) and atari.find(task) is not None):
+    if task in toy.TASKS or (is_game(task) and atari.find(task) is not None):
         return
-    if task.startswith(atari.PREFIX):
-        known = atari.tasks()
-    else:
-        known = {} if task.startswith("toy_") else {**dmc.tasks(), **dmc.ALIASES}
+    known = atari.tasks() if is_game(task) else {}
+    if not is_game(task) and not task.startswith("toy_"):
+        known = {**dmc.tasks(), **dmc.ALIASES}
     if task not in known:
         raise UserError(_unknown(task, [*known, *toy.TASKS]))
 

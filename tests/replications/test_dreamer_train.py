@@ -123,7 +123,7 @@ def test_quadruped_is_seen_by_its_own_camera():
         for task in ("quadruped_run", "quadruped_walk", "walker_walk")
     }
     assert cameras == {"quadruped_run": 2, "quadruped_walk": 2, "walker_walk": 0}
-    assert "pipeline" not in train.maker(environment, "walker_walk", training=True).keywords
+    assert train.maker(environment, "walker_walk", training=True).keywords["pipeline"] is None
 
 
 # ------------------------------------------------------------------------------------------------ what is told
@@ -142,6 +142,7 @@ def call(tmp_path, capsys, task="toy_reach", extra=(), variant="dreamer", **chan
         ({"task": "cartpole_swinup"}, ["cartpole_swinup", "did you mean", "cartpole_swingup"]),
         ({"task": "atari_pnog"}, ["atari_pnog", "atari_pong"]),
         ({"task": "atari_pong", "variant": "planet"}, ["atari_pong", "learner: actor"]),
+        ({"task": "atari_pong"}, ["atari_pong", "model.continuation is false", "variant atari"]),
         ({"extra": ["--framework", "numpy"]}, ["numpy", "torch and in jax"]),
         ({"batch__length": 70}, ["batch.length (needs 70 rows)", "61 rows"]),
     ],
