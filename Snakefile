@@ -15,6 +15,7 @@ include: "workflows/runs.smk"
 include: "workflows/core.smk"
 include: "workflows/planet.smk"
 include: "workflows/dreamer.smk"
+include: "workflows/dreamerv2.smk"
 
 
 rule all:

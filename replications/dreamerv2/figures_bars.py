@@ -150,7 +150,8 @@ def differences(
                 {"kind": "ours", "framework": framework, "task": table["task"][known], "difference": ours_there}
             )
         )
-    return pd.concat([bars, *dots], ignore_index=True).assign(method=name)
+    found = pd.concat([bars, *dots], ignore_index=True).assign(method=name)
+    return found.reindex(columns=["kind", "framework", "method", "task", "difference"])
 
 
 def _better(rows: pd.DataFrame) -> int:

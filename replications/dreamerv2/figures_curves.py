@@ -282,7 +282,9 @@ def _named(curves: Curves, request: Request, *, only_run: bool) -> Curves:
     if curves.tasks == ("*",):
         return replace(curves, tasks=every)
     further = [] if set(run) & set(curves.tasks) or not curves.tasks else sorted(set(run))
-    return replace(curves, tasks=[*curves.tasks, *further])
+    names = ", ".join(map(title, further))
+    notes = (f"Not a task of this figure, but the one run at this scale: {names}.",) if further else ()
+    return replace(curves, tasks=[*curves.tasks, *further], notes=(*notes, *curves.notes))
 
 
 def _summary(curves: Curves, request: Request, start: bool) -> SeedMeans:
@@ -402,12 +404,6 @@ def _notes(curves: Curves, request: Request, panels: Sequence[Panel], summary: S
         )
     if any(panel.runs and panel.published and panel.axis.last < curves.bin for panel in panels):
         notes.append("Where an axis is shorter than a released bin, the released curve begins beyond its end.")
-    further = [title(task) for task in curves.tasks if task not in CURVE_TASKS and not task.startswith("atari_")]
-    if further:
-        notes.append(f"Not a task of this figure, but run at this scale: {', '.join(further)}.")
     single = single_seeds(of_tasks, curves.methods)
     notes += [f"{single} Such a curve has neither band nor interval."] if single else []
     return [*notes, *curves.notes, *request.notes, origin_note(request.sources, request.scale)]
-
-
-CURVE_TASKS = (*CONTROL_TASKS, HUMANOID)
