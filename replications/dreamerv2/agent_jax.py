@@ -87,7 +87,7 @@ class DreamerV2Agent:
             networks = initialise(Networks.make(config, obs_spec, act_spec), jax.random.key(init_seed))
         self.place = jax.devices("gpu" if device == "cuda" else "cpu")[0]
         self.networks = jax.device_put(networks, self.place)
-        self.moments = first_moments(self.settings, self.networks)
+        self.moments = jax.device_put(first_moments(self.settings, self.networks), self.place)
         self.key = jax.device_put(jax.random.key(noise_seed), self.place)
         self.updates = 0
 
@@ -109,7 +109,8 @@ class DreamerV2Agent:
             self.key, action = random_step(self.networks.actor, self.key, num_envs)
             return Acted(np.array(action), carry, {})
         seen = {name: obs[name] for name in ("image", "is_first")}
-        self.key, carry = act_step(self.settings, self.networks, self.key, dict(carry), seen, explore=explore)
+        carry = jax.device_put(dict(carry), self.place)  # else act_step is compiled anew for zeros, and for NumPy's
+        self.key, carry = act_step(self.settings, self.networks, self.key, carry, seen, explore=explore)
         return Acted(np.array(carry["action"]), carry, {})
 
     # ---------------------------------------------------------------------------------------------------- learning
