@@ -86,6 +86,7 @@ def make_parts(
     agent_class: Callable[..., Any],
     make: Callable[[], Env],
     *,
+    action_repeat: int,
     evaluation_make: Callable[[], Env] | None = None,
     batch_length: int | None = None,
     evaluation_episodes: int | None = None,
@@ -95,6 +96,7 @@ def make_parts(
     Args:
       config: a paper's config, which has the groups replay, schedule, batch, evaluation and video.
       agent_class: takes config, specs, seed and device.
+      action_repeat: env steps per decision; of several tasks the least.
       make: makes one environment to learn in; evaluation_make one for evaluation and video, where it is another.
       batch_length, evaluation_episodes: where they are not the config's.
     """
@@ -115,6 +117,7 @@ def make_parts(
         evaluation_envs=VectorEnv(held_out, config.evaluation.episodes, seeds["evaluation"], workers=options.workers),
         video_envs=VectorEnv(held_out, config.video.sequences, seeds["video"]),
         replay=replay,
+        rows=config.schedule.total_env_steps // action_repeat,
         plan=config.schedule,
         batch=(config.batch.size, batch_length or config.batch.length),
         evaluation_episodes=evaluation_episodes or config.evaluation.episodes,
@@ -136,10 +139,8 @@ def run(
       make: makes the parts, once the place is claimed.
       libraries: distributions beside the framework and numpy whose version may change the numbers.
     """
-    identity = {name: resolved[name] for name in ("paper", "variant", "scale")}
-    identity |= {"framework": options.framework, "task": options.task, "seed": options.seed}
-    label = "/".join(str(identity[name]) for name in ("paper", "framework", "variant", "task", "seed"))
-    display = Display(label, total_env_steps)
+    identity = identity_of(options, resolved)
+    display = Display(label(identity), total_env_steps)
     text = configs.to_text(resolved)
     with claim.only_writer(options.out):
         if not claim.clear_way(options.out, identity, text, display.say):
@@ -155,6 +156,17 @@ def run(
             total_env_steps=total_env_steps,
         )
         runner.Runner(parts, writer, options.out, display).execute()
+
+
+def identity_of(options: argparse.Namespace, resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """Which run this is: the names that its file and its path have."""
+    identity = {name: resolved[name] for name in ("paper", "variant", "scale")}
+    return identity | {name: getattr(options, name) for name in ("framework", "task", "seed")}
+
+
+def label(identity: Mapping[str, Any]) -> str:
+    """A run's name on every line of its log."""
+    return "/".join(str(identity[name]) for name in ("paper", "framework", "variant", "task", "seed"))
 
 
 def facts(options: argparse.Namespace, paper: str, libraries: Iterable[str]) -> dict[str, object]:

@@ -33,7 +33,10 @@ PHASES = ("act", "learn", "env", "eval", "replay")
 
 @dataclass(frozen=True)
 class Parts:
-    """What one run is made of. `batch` is (B, T) in chunks and rows; `video` is (context, length) in rows."""
+    """What one run is made of. `batch` is (B, T) in chunks and rows; `video` is (context, length) in rows.
+
+    rows: of replay that a whole run makes, about; tells what it will need of memory and disk.
+    """
 
     agent: Any
     prefill: Any
@@ -41,6 +44,7 @@ class Parts:
     evaluation_envs: VectorEnv
     video_envs: VectorEnv
     replay: Replay
+    rows: int
     plan: Schedule
     batch: tuple[int, int]
     evaluation_episodes: int
@@ -63,6 +67,7 @@ class Runner:
         """Train to the end, continuing from the newest usable checkpoint; write the result under its final name."""
         parts = self.parts
         try:
+            self.display.say(parts.replay.fit(parts.rows))
             start = self.restore()
             batch_size, batch_length = parts.batch
             for event in interact(

@@ -77,6 +77,7 @@ def make_parts(config: Config, options: argparse.Namespace) -> runner.Parts:
         options,
         framework_module(options.framework).DreamerAgent,
         maker(config.environment, options.task, training=True),
+        action_repeat=config.environment.action_repeat,
         evaluation_make=maker(config.environment, options.task, training=False),
     )
 

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.random import PCG64, Generator, SeedSequence
 
 from replications.planet.config import Config, Planner
-from shared import claim, provenance
+from shared import claim, launch, provenance
 from shared import config as configs
 from shared.checkpoint import Checkpoints
 from shared.config import ROOT
@@ -158,16 +158,14 @@ def play(options: argparse.Namespace) -> None:
     """Play config.evaluation.episodes episodes and write a run file that has nothing but their returns.
 
     An interrupted run continues after its last finished episode.
-    Args: options: config, task, seed, out, workers and command, as train.py has them.
+    Args: options: config, task, framework, seed, out, workers and command, as train.py has them.
     """
     resolved = configs.read_resolved(options.config)
     config = configs.build(Config, resolved["values"], where=str(options.config))
     check(options, resolved, config)
-    identity = {name: resolved[name] for name in ("paper", "variant", "scale")}
-    identity |= {"framework": "numpy", "task": options.task, "seed": options.seed}
+    identity = launch.identity_of(options, resolved)
     limit = config.environment.time_limit_env_steps
-    label = "/".join(str(identity[name]) for name in ("paper", "framework", "variant", "task", "seed"))
-    display = Display(label, config.evaluation.episodes * limit)
+    display = Display(launch.label(identity), config.evaluation.episodes * limit)
     repeat = config.environment.action_repeat[options.task]
     make = functools.partial(Simulator, options.task, action_repeat=repeat, time_limit_env_steps=limit)
     text = configs.to_text(resolved)

@@ -86,6 +86,7 @@ def make_parts(config: Config, options: argparse.Namespace) -> runner.Parts:
         options,
         framework_module(options.framework).PlanetAgent,
         maker(config, tasks),
+        action_repeat=min(config.environment.action_repeat[task] for task in tasks),
         # leaving: the reward of a chunk's last row lies one row further
         batch_length=config.batch.length + (config.loss.alignment == "leaving"),
         evaluation_episodes=config.evaluation.episodes * len(tasks),  # of each task, one after the other

@@ -4,7 +4,8 @@ Framework-free. Running episodes live in memory, complete ones on disk (storage.
 memory. Everything that decides a later sample is in save(), so a resumed run draws the same numbers.
 """
 
-from collections import OrderedDict, deque
+import math
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,8 @@ import numpy as np
 
 from shared.envs.spec import ActSpec, ObsSpec, Rows
 from shared.errors import UserError
+from shared.replay import memory
+from shared.replay.memory import EpisodeMemory
 from shared.replay.storage import EpisodeFile, EpisodeFolder
 
 FLAGS = ("is_first", "is_last", "is_terminal")
@@ -50,7 +53,8 @@ class Replay:
             folder: where the episode files go; belongs to this memory alone.
             seed: of all draws.
             capacity_rows: live rows, at most; beyond it the oldest episodes go, never the newest. None: no limit.
-            memory_rows: rows of complete episodes held in RAM, at most. Changes speed only, never a number.
+            memory_rows: rows of complete episodes held in RAM, at most; fewer where they do not fit (fit, memory.py).
+                Changes speed only, never a number.
             older, recent: episodes in the pool, at most: random older ones, and ones new since the last refresh.
                 With recent 0 no episode counts as new: all are drawn alike. With older None there is no pool: every
                 chunk is from any live episode, all with the same probability.
@@ -94,6 +98,19 @@ class Replay:
     def rows(self) -> int:
         """Rows of complete live episodes."""
         return sum(file.rows for file in self._files.values())
+
+    def fit(self, rows: int) -> str:
+        """Hold no more in RAM than fits there; tells a person what comes of it in a run of about so many rows.
+
+        Raises:
+            UserError: the disk has no room for their files.
+        """
+        rows = rows if self._capacity_rows is None else min(rows, self._capacity_rows)
+        row_bytes = sum(dtype.itemsize * math.prod(shape) for dtype, shape in self._columns.values())
+        memory.check_disk(self._folder.folder, rows * row_bytes)
+        free = memory.free_bytes()
+        self._memory.limit = memory.rows_that_fit(self._memory.limit, row_bytes, free)
+        return memory.told(rows, row_bytes, min(rows, self._memory.limit), free)
 
     def append(self, rows: Rows) -> None:
         """Add one row per environment; an episode becomes visible to sample() with its is_last row.
@@ -379,38 +396,6 @@ class Delay:
 
     def _held(self) -> dict[str, Iterable[tuple[int, int]]]:
         return {"shuffled": self._shuffled, "queued": self._queued}
-
-
-class EpisodeMemory:
-    """The most recently used episodes in RAM, at most `limit` rows."""
-
-    def __init__(self, limit: int):
-        self.limit = limit
-        self.rows = 0
-        self._episodes: OrderedDict[int, dict[str, np.ndarray]] = OrderedDict()
-
-    def add(self, episode: int, columns: dict[str, np.ndarray]) -> None:
-        self._episodes[episode] = columns
-        self.rows += len(columns["reward"])
-        while self.rows > self.limit:
-            self.discard(next(iter(self._episodes)))
-
-    def get(self, episode: int) -> dict[str, np.ndarray] | None:
-        if episode in self._episodes:
-            self._episodes.move_to_end(episode)
-        return self._episodes.get(episode)
-
-    def discard(self, episode: int) -> None:
-        columns = self._episodes.pop(episode, None)
-        self.rows -= 0 if columns is None else len(columns["reward"])
-
-    def has_room(self, rows: int) -> bool:
-        """Whether an old episode may come in without driving another out (draws are uniform: that would only churn)."""
-        return self.rows + rows <= self.limit
-
-    def clear(self) -> None:
-        self._episodes.clear()
-        self.rows = 0
 
 
 def _columns(obs_spec: ObsSpec, act_spec: ActSpec) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:

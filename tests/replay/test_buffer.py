@@ -15,7 +15,17 @@ from scipy import stats
 from shared.checkpoint import load_tree, save_tree, tree_image
 from shared.envs.spec import ActSpec, ArraySpec
 from shared.errors import UserError
+from shared.replay import memory
 from shared.replay.buffer import Replay
+
+
+@pytest.fixture(autouse=True, scope="module")
+def a_machine_with_room():
+    """What is held in memory depends on the replay alone, whatever runs beside these tests (see test_memory.py)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "free_bytes", lambda: np.inf)
+        yield
+
 
 OBS = {"image": ArraySpec((2, 2, 3), "uint8"), "speed": ArraySpec((2,), "float32")}
 ACT = ActSpec(2)

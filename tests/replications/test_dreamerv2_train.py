@@ -5,6 +5,7 @@ that has to come back: three optimisers, the target critic, categorical latents,
 """
 
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -60,6 +61,7 @@ def test_a_run_is_whole_and_continues_to_the_bit_after_a_kill(tmp_path, monkeypa
     chosen = ("--framework", framework)
     done = run(config, tmp_path / "whole.h5", *chosen, task=task)
     assert done.returncode == 0, done.stderr
+    assert f"up to 150 rows of {4175 if task == 'atari_pong' else 12_303:,} bytes" in done.stderr
     for moment in ("update:9", "step:100") if framework == "torch" else ("update:9",):  # JAX starts slowly
         done = run(config, tmp_path / "seed_3.h5", *chosen, task=task, die=moment)
         assert done.returncode == -signal.SIGKILL, (moment, done.returncode, done.stderr)
@@ -208,6 +210,16 @@ def test_chunks_that_no_game_fills_are_told_when_learning_begins(tmp_path, capsy
     status, said = call(tmp_path, capsys, batch__length=70)
     assert status == 2 and "Traceback" not in said
     assert "batch length 70 exceeds the longest stored episode (31 rows)" in said
+
+
+def test_a_disk_that_the_replay_would_fill_is_told_before_the_run(tmp_path, capsys, monkeypatch):
+    """2,000,000 rows of 4175 bytes are 8.35 GB; the tiny settings keep the paper's length and replay here."""
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=8_000_000_000))
+    sizes = {"schedule__total_env_steps": 200_000_000, "replay__capacity_rows": 2_000_000}
+    status, said = call(tmp_path, capsys, **sizes)
+    assert status == 2 and "Traceback" not in said
+    assert "come to 8.3 GB" in said and "has 8.0 GB for them" in said and "replay.capacity_rows" in said
+    assert not list((tmp_path / "new").glob("**/*.h5"))
 
 
 @pytest.mark.parametrize("framework", ["torch", "jax"])
