@@ -1,12 +1,14 @@
 """DreamerV2 in torch and in JAX behind one face, so that the golden tests are written once. float64 on both sides."""
 
 import contextlib
+import functools
 
 import numpy as np
 
 from shared.envs.spec import ActSpec, ArraySpec
 from shared.formulas.normalization import ema
 
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # of XLA: little work
 OBS_SPEC = {"image": ArraySpec((64, 64, 1), "uint8")}
 
 
@@ -22,6 +24,9 @@ class TorchSide:
 
     def precision(self):
         return contextlib.nullcontext()
+
+    def compiled(self, function):
+        return function
 
     def double(self, x):
         return self.torch.from_numpy(np.asarray(x, np.float64))
@@ -104,6 +109,10 @@ class JaxSide:
             yield
         self.jax.config.update("jax_disable_most_optimizations", before)
 
+    def compiled(self, function):
+        """One program for a function of arrays, or a module: as a hundred single operations it takes far longer."""
+        return self.jax.jit(lambda *arguments: function(*arguments), compiler_options=QUICK)
+
     def double(self, x):
         return self.jax.numpy.asarray(x, self.jax.numpy.float64)
 
@@ -128,7 +137,7 @@ class JaxSide:
         {module: {parameter: gradient}}.
         """
         leaves = {name: self.double(x) for name, x in arrays.items()}
-        run = self.jax.value_and_grad(lambda both: function(*both), has_aux=True)
+        run = self.compiled(self.jax.value_and_grad(lambda both: function(*both), has_aux=True))
         (value, rest), (of_modules, of_arrays) = run((modules, leaves))
         named = {name: self.layers.named_parameters(module) for name, module in of_modules.items()}
         of_modules = {name: {part: np.asarray(x) for part, x in parts.items()} for name, parts in named.items()}
@@ -138,9 +147,9 @@ class JaxSide:
         """Yields (norm before clipping, parameters) after each step of the model's optimiser."""
         arrays = [self.double(x) for x in start]
         moments = self.agent.make_optimiser(config.optimisers, "model").init(arrays)
+        step = self.compiled(functools.partial(self.agent.step, config.optimisers, "model"))
         for slopes in gradients:
-            slopes = [self.double(x) for x in slopes]
-            arrays, moments, norm = self.agent.step(config.optimisers, "model", arrays, moments, slopes)
+            arrays, moments, norm = step(arrays, moments, [self.double(x) for x in slopes])
             yield norm, arrays
 
     def targets(self, config, target, sources):

@@ -79,7 +79,7 @@ def make_latent(side, arrays, source, embed_size, action_size):
 
 
 def check_step(side, got, arrays, prefix, t):
-    """Statistics and belief of one step. Returns the state with the file's sample, the likeliest one."""
+    """Statistics and belief of one step. Returns what the next one reads, with the file's sample, the likeliest one."""
     statistics = [name for name in ("logit", "mean", "std") if f"{prefix}_{name}" in arrays]
     for name in statistics:
         close(got[name], arrays[f"{prefix}_{name}"][:, t], name=f"{prefix}_{name}")
@@ -89,7 +89,7 @@ def check_step(side, got, arrays, prefix, t):
         np.testing.assert_array_equal(found.argmax(-1), sample.argmax(-1))
     else:
         close(found, sample)
-    return {**got, "sample": side.double(sample)}
+    return {"sample": side.double(sample), "belief": got["belief"]}
 
 
 @pytest.mark.golden("rssm_steps")
@@ -101,14 +101,20 @@ def test_filtering_and_imagining_step_by_step(side, case):
     latent = make_latent(side, arrays, weights(arrays, "param:"), embed_size, action.shape[-1])
     noise = side.double(np.zeros((size, latent.shapes["sample"][0])))
     state = {"sample": side.double(arrays["start_stoch"]), "belief": side.double(arrays["start_deter"])}
+
+    @side.compiled
+    def seen(state, action, embed, first):
+        state = {name: reset_where_first(value, first) for name, value in state.items()}
+        return latent.posterior(state, reset_where_first(action, first), embed, noise)
+
     for t in range(length):
         first = side.double(arrays["is_first"][:, t]) > 0
-        state = {name: reset_where_first(value, first) for name, value in state.items()}
-        post, prior = latent.posterior(state, reset_where_first(action[:, t], first), embed[:, t], noise)
+        post, prior = seen(state, action[:, t], embed[:, t], first)
         check_step(side, prior, arrays, "prior", t)
         state = check_step(side, post, arrays, "post", t)
+    imagined = side.compiled(lambda state, action: latent.prior(state, action, noise))
     for t in range(3):
-        state = check_step(side, latent.prior(state, action[:, t], noise), arrays, "imag", t)
+        state = check_step(side, imagined(state, action[:, t]), arrays, "imag", t)
         close(latent.features(state), arrays["imag_feat"][:, t])
 
 
@@ -195,8 +201,8 @@ def test_encoder_decoder_and_image_likelihood(side, case):
     encoder = side.load(side.model.Encoder(channels, *shape), dreamerv2_weights.encoder(under(source, "enc/")))
     decoder = side.model.Decoder(arrays["feat"].shape[-1], channels, *shape)
     decoder = side.load(decoder, dreamerv2_weights.decoder(under(source, "dec/")))
-    image, mean = side.double(arrays["image"] / 255 - 0.5), decoder(side.double(arrays["feat"]))
-    close(encoder(image), arrays["embed"])
+    image, mean = side.double(arrays["image"] / 255 - 0.5), side.compiled(decoder)(side.double(arrays["feat"]))
+    close(side.compiled(encoder)(image), arrays["embed"])
     close(mean, arrays["recon_mean"])
     close(gaussian_log_prob(image, mean, 1.0).sum((-3, -2, -1)), arrays["image_log_prob"])
 
@@ -311,7 +317,8 @@ def test_world_model_loss(side, case):
         "noise": choosing(arrays["post_stoch"], arrays["post_logit"]),
     }
     inputs = {name: side.double(x) for name, x in inputs.items()}
-    total, metrics, post = side.agent.model_objective(model, config.loss, **inputs)
+    run = side.compiled(lambda inputs: side.agent.model_objective(model, config.loss, **inputs))
+    total, metrics, post = run(inputs)
     for ours, theirs in {"logit": "logit", "sample": "stoch", "belief": "deter"}.items():
         close(post[ours], arrays[f"post_{theirs}"], name=theirs)
     close(model.latent.features(post), arrays["feat"])
