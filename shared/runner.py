@@ -6,6 +6,7 @@ Generic over the agents; replications/<paper>/train.py composes the parts. Every
 """
 
 import contextlib
+import ctypes
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -102,6 +103,7 @@ class Runner:
                     **{"return": event.episode_return},
                 )
                 self.display.update(at.env_steps, at.updates, returned=event.episode_return)
+                give_back_memory()
             case UpdateDone():
                 add("learn/update", updates=at.updates, env_steps=at.env_steps, **event.metrics)
                 self.display.update(at.env_steps, at.updates)
@@ -205,6 +207,17 @@ def record_video(agent: Any, envs: VectorEnv, context: int, length: int) -> dict
     batch["action_before"] = np.zeros_like(batch["action"][:, 0])
     source = "first rows of held-out episodes, played without exploration by the finished agent"
     return {**agent.predict(batch, context=context), "context": context, "source": source}
+
+
+def give_back_memory() -> None:
+    """Return freed memory to the system, where the C library can.
+
+    An episode's rows lie scattered among the much larger arrays of updates, and what is freed around them is too small
+    for the next update's: without this, a run of Dreamer held 4 GB of freed memory after 15 episodes, and ever more.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):  # glibc's
+        libc.malloc_trim(0)
 
 
 class Stopwatch:
