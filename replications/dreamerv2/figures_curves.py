@@ -21,6 +21,7 @@ from replications.dreamerv2.figures_published import (
     LAST_FRAMES,
     MONTEZUMA,
     OTHERS,
+    START_FRAMES,
     TITLES,
     average_curve,
     curve,
@@ -60,7 +61,7 @@ OTHER_STYLES = {  # released by others; darkness and dashes tell them apart
     "c51": ("#5E7F3B", (0, (2, 1))),
     "dqn": ("#8A8A8A", (0, (1, 1))),
 }
-BASE = Method("DreamerV2", "DreamerV2", BLUE)
+BASE = Method("DreamerV2", "V2", BLUE)
 EARLIER = (
     "The paper's ablations are of a slightly earlier agent with 2 seeds, and their curves are not published. Dark "
     "line: the released runs of the final agent, 8 seeds."
@@ -290,7 +291,8 @@ def _named(curves: Curves, request: Request, *, only_run: bool) -> Curves:
 def _summary(curves: Curves, request: Request, start: bool) -> SeedMeans:
     """Bins as released at scale paper; elsewhere, and for the first frames, a fiftieth of the runs."""
     if start:
-        return SeedMeans(max((source.env_steps for source in request.sources), default=curves.bin) // BINS or 1)
+        reached = max((source.env_steps for source in request.sources), default=curves.bin)
+        return SeedMeans(min(reached, START_FRAMES) // BINS or 1, START_FRAMES)
     if request.scale == "paper":
         return SeedMeans(curves.bin, curves.last)
     return SeedMeans(bin_width(request.sources, curves.bin))
@@ -303,7 +305,7 @@ def _axis(curves: Curves, request: Request, sources: Sequence[Source], start: bo
     """
     last = float(curves.last)
     if start:
-        last = max((source.env_steps for source in sources), default=BIN)
+        last = min(max((source.env_steps for source in sources), default=BIN), START_FRAMES)
     elif sources and request.scale != "paper":
         last = max(source.total_env_steps for source in sources)
     games_only = any(task.startswith("atari_") for task in curves.tasks) or not curves.tasks

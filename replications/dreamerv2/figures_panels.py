@@ -68,7 +68,7 @@ def sizes_of(panels: int) -> Sizes:
         return Sizes(4, 0.48, 1.69, 1.3, 1.15, 36)
     if panels <= 20:
         return Sizes(5, 0.48, 1.35, 0.98, 0.8, 32, 6.2)
-    return Sizes(6, 0.48, 1.125, 0.78, 0.62, 27, 6.4)
+    return Sizes(6, 0.48, 1.125, 0.78, 0.62, 26, 6.4)
 
 
 def draw(axes: Axes, panel: Panel, summary: SeedMeans, request: Request) -> pd.DataFrame:

@@ -32,6 +32,7 @@ GAMES = 55
 JAMES_BOND = "atari_james_bond"
 TABLE_FRAMES = 199_000_000  # of the printed tables; a run that ended before counts with its last value
 LAST_FRAMES = 200_000_000
+START_FRAMES = 20_000_000  # for which every released seed is kept
 BIN = 1_000_000  # frames of a released bin
 CONTROL_BIN, HUMANOID_BIN = 30_000, 300_000  # env steps
 OTHERS = {"iqn": "IQN", "rainbow": "Rainbow", "c51": "C51", "dqn": "DQN"}  # column -> name, as published

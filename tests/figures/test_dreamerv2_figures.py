@@ -178,7 +178,7 @@ def test_averages_of_ours_by_hand(all_games):
     assert curve["env_steps"].tolist() == [1_000_000]
     assert_allclose(curve[["mean", "low", "high"]].astype(float), [[1.0, 0.5, 1.5]])
     assert_allclose(rows(drawn.numbers, kind="curve", task="gamer_mean")["mean"].astype(float), [1.0])
-    assert "DreamerV2 (torch): 2 seeds" in texts(drawn.figure)
+    assert "V2 (torch): 2 seeds" in texts(drawn.figure)
 
 
 def test_averages_wait_for_every_game(all_games):
@@ -211,6 +211,13 @@ def test_the_first_frames_are_drawn_beside_every_released_seed(run):
     # our runs have reached 3.005 M frames: three released bins of eight seeds
     assert released.groupby("seed").size().to_dict() == {str(seed): 3 for seed in range(3, 11)}
     assert len(rows(drawn.numbers, kind="curve", task="atari_pong")) == 4, "bins a fiftieth of what is there"
+
+
+def test_the_first_frames_end_where_the_released_ones_are_kept(run):
+    path = run(evaluations=3, every=1, episode=10_000_000)  # tests at 50, 60 and 70 M frames
+    drawn = DRAW["start"](request([path, run("atari_boxing")]))
+    limits = [axes.get_xlim()[1] for axes in drawn.figure.axes[:2]]
+    assert limits == [25_000, 20_000_000] and rows(drawn.numbers, kind="curve", task="atari_pong").empty
 
 
 def test_another_task_of_a_small_scale_has_a_panel_of_its_own(run):
