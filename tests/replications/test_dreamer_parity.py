@@ -1,7 +1,8 @@
 """Dreamer in torch and in JAX: same parameters, same batch, same noise, same numbers.
 
 float64: 1e-10 relative to each tensor's largest entry, after 1 and after 100 updates of world model, actor and value,
-for every variant of experiments.yaml that learns differently. float32: stated at the tests.
+for every variant of experiments.yaml that learns differently (measured: 3e-13 at most; an actor that does not stop the
+gradient at its input differs by 1e-3 at once). float32: stated at the tests.
 """
 
 import jax
