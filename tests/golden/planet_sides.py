@@ -63,8 +63,9 @@ class JaxSide:
         import jax
 
         from replications.planet import agent_jax, model_jax
+        from shared import layers_jax
 
-        self.jax, self.agent, self.model = jax, agent_jax, model_jax
+        self.jax, self.agent, self.model, self.layers = jax, agent_jax, model_jax, layers_jax
 
     @contextlib.contextmanager
     def precision(self):
@@ -82,14 +83,15 @@ class JaxSide:
         return np.asarray(x)
 
     def load(self, module, parameters):
-        return self.model.with_parameters(module, {name: np.asarray(x, np.float64) for name, x in parameters.items()})
+        doubles = {name: np.asarray(x, np.float64) for name, x in parameters.items()}
+        return self.layers.with_parameters(module, doubles)
 
     def world_model(self, config, actions):
         return self.model.WorldModel(config, actions)
 
     def value_and_gradients(self, function, module):
         (value, rest), grads = self.jax.jit(self.jax.value_and_grad(function, has_aux=True))(module)
-        return value, rest, {name: np.asarray(x) for name, x in self.model.named_parameters(grads).items()}
+        return value, rest, {name: np.asarray(x) for name, x in self.layers.named_parameters(grads).items()}
 
     def plan(self, world, config, state, action_noise, latent_noise):
         return self.agent.plan(world, config.planner, state, action_noise, latent_noise)
