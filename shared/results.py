@@ -29,7 +29,10 @@ PROVENANCE_TEXTS = ("packages", "git_diff")  # long: datasets, not attributes
 DECISIVE_FACTS = ("code_digest", "device", "threads", "cpu", "gpu", "renderer", "libraries")  # may change the numbers
 SESSION_FACTS = ("started", "git_commit", "git_dirty", *DECISIVE_FACTS)
 GZIP_LEVEL = 4
-DIVERGENCE = frozenset({"loss", "grad_norm"})  # not finite: the run has diverged
+LEARNERS = ("model", "actor", "value", "critic")
+DIVERGENCE = frozenset(  # not finite: the run has diverged
+    {"loss", "grad_norm", *(f"{name}_loss" for name in LEARNERS[1:]), *(f"{name}_grad_norm" for name in LEARNERS)}
+)
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 # column -> (unit, meaning). A column that is not listed here cannot be written.

@@ -139,10 +139,10 @@ def test_lazy_values_are_read_once_and_only_when_written(path):
     assert read_run(path).tables["learn/update"]["loss"].tolist() == [2.5]
 
 
-@pytest.mark.parametrize("column", ["loss", "grad_norm"])
+@pytest.mark.parametrize("column", ["loss", "grad_norm", "actor_loss", "critic_loss", "value_grad_norm"])
 def test_a_diverged_run_is_refused_and_names_the_update(path, column):
     writer = make(path)
-    good = {"loss": 1.0, "grad_norm": 1.0}
+    good = {"loss": 1.0, "grad_norm": 1.0, "actor_loss": -1.0, "critic_loss": 1.0, "value_grad_norm": 1.0}
     writer.add("learn/update", updates=6, env_steps=5, **good)
     writer.add("learn/update", updates=7, env_steps=5, **{**good, column: float("nan")})
     with pytest.raises(UserError, match=f"{column} is nan at update 7"):
