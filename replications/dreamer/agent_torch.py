@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from replications.dreamer.config import Behaviour, Config, Loss, Optimisers
 from replications.dreamer.model_torch import Actor, State, Value, WorldModel, imagine, initial_state
@@ -385,7 +386,13 @@ def contrastive_bound(mean: Tensor, std: Tensor, features: Tensor, shifts: list[
     mean, std: what the image predicts of the features, (B, T, F). The features are shifted against the prediction (the
     paper: the observations) and wrap around. Source: TF1 code, training/utility.py (compute_cpc_loss).
     """
-    candidates = [gaussian_log_prob(torch.roll(features, shift, (0, 1)), mean, std).sum(-1) for shift in shifts]
+
+    def log_prob(features: Tensor, mean: Tensor, std: Tensor, shift: tuple[int, int]) -> Tensor:
+        return gaussian_log_prob(torch.roll(features, shift, (0, 1)), mean, std).sum(-1)
+
+    # Recomputed on the way back: kept, the shifted features alone would take gigabytes at the paper's size.
+    again = {"use_reentrant": False, "preserve_rng_state": False}
+    candidates = [checkpoint(log_prob, features, mean, std, shift, **again) for shift in shifts]
     return info_nce(candidates[shifts.index((0, 0))], torch.stack(candidates))
 
 
