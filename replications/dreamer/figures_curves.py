@@ -48,6 +48,7 @@ from shared.figures.panels import (
     Handles,
     Level,
     Method,
+    Published,
     Span,
     draw_panel,
     env_step_axis,
@@ -212,17 +213,39 @@ def curve_figure(curves: Curves, request: Request) -> Drawn:
     axis = env_step_axis(sources, request.scale, curves.ticks)
     summary = SeedMeans(bin_width(sources, CURVE_BIN), axis.last if request.scale == "paper" else math.inf)
     methods, lines = _legend_entries(curves, sources, request)
-    legend_height = LEGEND_LINE * max(len(methods), len(lines)) + 0.1
     marks = {task: _marks(curves, request, table, task) for task in tasks}
     spans = {task: _span(curves, task, of_task[task], marks[task], summary) for task in tasks}
-    columns = _columns(spans.values())
+    status = {
+        task: panel_status(runs, curves.methods, request.seeds, characters=STATUS_CHARACTERS, episodes=False)
+        for task, runs in of_task.items()
+    }
+    heads = [*map(len, status.values()), *([0] if curves.out_of_scope else [])]
+    legend_height = LEGEND_LINE * max(len(methods), len(lines)) + 0.1
+    grid = panel_grid(heads, _columns(spans.values()), legend_height)
+    tables = []
+    with styled():
+        page = Page(f"Dreamer, {curves.title}", request.scale, grid.body, _notes(curves, request, of_task, summary))
+        for index, task in enumerate(tasks):
+            axes = page.axes(*grid.place(index))
+            shown = (marks[task], summary, _released(curves, request, task), spans[task])
+            tables.append(draw_panel(axes, axis, task, of_task[task], curves.methods, *shown))
+            panel_head(axes, NAMES[task], status[task])
+            first = index % grid.columns == 0
+            axes.tick_params(labelbottom=grid.lowest(index), labelleft=first or grid.columns < 4)
+            axes.set_ylabel("test return" if first else "", labelpad=2)
+        if curves.out_of_scope:
+            out_of_scope(page.axes(*grid.place(len(tasks))), curves.out_of_scope)
+        page.text(page.width / 2, legend_height + 0.04, axis.label, ha="center", color=INK, fontsize=7)
+        legend(page, grid.left, legend_height, methods)
+        legend(page, grid.left + 0.47 * WIDTH, legend_height, lines)
+    return Drawn(page.figure, pd.concat(tables, ignore_index=True), {})
+
+
+def panel_grid(heads: Sequence[int], columns: int, legend_height: float) -> Grid:
+    """Where the panels go. heads: status lines above each."""
     left, across, beside = LAYOUT[columns]
-    status = [
-        panel_status(of_task[task], curves.methods, request.seeds, characters=STATUS_CHARACTERS, episodes=False)
-        for task in tasks
-    ]
-    grid = Grid(
-        heads=[len(lines) for lines in status] + [0] * bool(curves.out_of_scope),
+    return Grid(
+        heads=heads,
         columns=columns,
         width=across - beside,
         height=HEIGHT,
@@ -231,26 +254,13 @@ def curve_figure(curves: Curves, request: Request) -> Drawn:
         labels=LABELS,
         foot=legend_height + AXIS_LABEL,
     )
-    tables = []
-    with styled():
-        page = Page(f"Dreamer, {curves.title}", request.scale, grid.body, _notes(curves, request, of_task, summary))
-        for index, task in enumerate(tasks):
-            axes = page.axes(*grid.place(index))
-            released = []
-            if curves.released and task in TASKS:
-                released = [released_curve(request.reference.with_name(RELEASED), task, RELEASED_COLOR)]
-            numbers = (marks[task], summary, released, spans[task])
-            tables.append(draw_panel(axes, axis, task, of_task[task], curves.methods, *numbers))
-            panel_head(axes, NAMES[task], status[index])
-            axes.tick_params(labelbottom=grid.lowest(index), labelleft=index % columns == 0 or columns < 4)
-            if index % columns == 0:
-                axes.set_ylabel("test return", labelpad=2)
-        if curves.out_of_scope:
-            out_of_scope(page.axes(*grid.place(len(tasks))), curves.out_of_scope)
-        page.text(page.width / 2, legend_height + 0.04, axis.label, ha="center", color=INK, fontsize=7)
-        legend(page, left, legend_height, methods)
-        legend(page, left + 0.47 * WIDTH, legend_height, lines)
-    return Drawn(page.figure, pd.concat(tables, ignore_index=True), {})
+
+
+def _released(curves: Curves, request: Request, task: str) -> list[Published]:
+    """The curve released with the TF2 code, in the figure that compares with it."""
+    if not curves.released:
+        return []
+    return [released_curve(request.reference.with_name(RELEASED), task, RELEASED_COLOR)]
 
 
 def _marks(curves: Curves, request: Request, table: pd.DataFrame, task: str) -> list[Level]:

@@ -7,11 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from replications.dreamer.figures_curves import HEIGHT, LAYOUT, LEGEND_LINE, METHODS
+from replications.dreamer.figures_curves import LEGEND_LINE, METHODS, panel_grid
 from replications.dreamer.figures_published import FINAL, NAMES, length_note, panel_tasks
 from shared.figures.binned import bin_width
 from shared.figures.command import Drawn, Request
-from shared.figures.grid import Grid
 from shared.figures.page import INK, Page, styled
 from shared.figures.panels import NOT_RUN_COLOR, legend, panel_head
 from shared.figures.sources import Source, by_curve, origin_note
@@ -47,17 +46,7 @@ def figure_4(request: Request) -> Drawn:
     drawn = {(row.method, row.framework) for row in points[points["seeds"] > 0].itertuples()}
     entries = [_entry(variant, drawn) for variant in METHODS]
     legend_height = LEGEND_LINE * len(entries) + 0.1
-    left, across, beside = LAYOUT[4]
-    grid = Grid(
-        heads=[0] * len(tasks),
-        columns=4,
-        width=across - beside + 0.1,
-        height=HEIGHT + 0.2,
-        left=left,
-        across=across,
-        labels=0.2,
-        foot=legend_height + 0.22,
-    )
+    grid = panel_grid([0] * len(tasks), 4, legend_height)
     known = points.loc[points["seeds"] > 0, "horizon"]
     ticks = [*TICKS, *(end for end in {known.min(), known.max()} if min(abs(end - tick) for tick in TICKS) > 4)]
     with styled():
@@ -73,7 +62,7 @@ def figure_4(request: Request) -> Drawn:
             if index % grid.columns == 0:
                 axes.set_ylabel("final test return", labelpad=2)
         page.text(page.width / 2, legend_height + 0.04, "horizon (agent steps)", ha="center", color=INK, fontsize=7)
-        legend(page, left, legend_height, entries)
+        legend(page, grid.left, legend_height, entries)
     return Drawn(page.figure, points, {})
 
 
