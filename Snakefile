@@ -24,3 +24,4 @@ rule all:
         rules.core.input,
         rules.planet.input,
         rules.dreamer.input,
+        rules.dreamerv2.input,
