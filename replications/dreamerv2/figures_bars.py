@@ -79,7 +79,7 @@ def figure_1(request: Request) -> Drawn:
             if whole:
                 axes.bar(place, row["gamer_median"], 0.72, color=BLUE[row["framework"]])
                 axes.text(place, row["gamer_median"] + 0.03, f"{row['gamer_median']:.2f}", ha="center", fontsize=6.5)
-            words = f"{row['games']} games" if row["framework"] != "–" else "NOT RUN"
+            words = f"{row['games']}{'' if whole else f' of {GAMES}'} games" if row["framework"] != "–" else "NOT RUN"
             names.append(f"DreamerV2\n{words}\nours{'' if row['framework'] == '–' else ', ' + row['framework']}")
         axes.set_xticks(range(len(names)), names, fontsize=6.2)
         axes.axhline(1, color=QUIET, linestyle=(0, (1, 1.2)), linewidth=0.9)

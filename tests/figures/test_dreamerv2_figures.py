@@ -284,7 +284,7 @@ def test_figure_1_has_a_bar_per_published_agent_and_ours_when_whole(all_games):
     assert_allclose(rows(numbers, kind="ours")["gamer_median"], [0.5])
     few = DRAW["figure_1"](request(all_games(0)[:3]))
     assert math.isnan(rows(few.numbers, kind="ours")["gamer_median"].iloc[0])
-    assert "DreamerV2 3 games ours, torch" in words(few.figure)
+    assert "DreamerV2 3 of 55 games ours, torch" in words(few.figure)
 
 
 def test_differences_are_sorted_and_ours_are_dots(run):
