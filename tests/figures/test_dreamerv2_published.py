@@ -1,6 +1,5 @@
 """DreamerV2's published numbers: Table 1 recomputed, the finding beside it, curves, and files as the authors made."""
 
-
 import numpy as np
 import pandas as pd
 import pytest
