@@ -61,7 +61,7 @@ def finished(copy):
         path.write_text(yaml.safe_dump(experiments, sort_keys=False))
     command = ["bash", "workflows/scripts/run.sh", "smoke"]
     done = subprocess.run(
-        command, cwd=sandbox.root, env=sandbox.environment, text=True, check=False, timeout=500,
+        command, cwd=sandbox.root, env=sandbox.environment, text=True, check=False, timeout=900,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
