@@ -148,8 +148,8 @@ class Replay:
             running = max(map(len, self._running or []), default=0)
             raise UserError(
                 f"sample: no complete episode of at least {self._least_rows} rows yet, the longest running one has "
-                f"{running} rows: raise schedule.prefill_env_steps in the config, so that episodes end before the first "
-                "update"
+                f"{running} rows: raise schedule.prefill_env_steps in the config, so that episodes end before the "
+                "first update"
             )
         longest = max((file.rows - self._spared for file in self._files.values()), default=0)
         if not 1 <= length <= longest:
