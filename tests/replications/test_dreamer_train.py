@@ -166,6 +166,20 @@ def call(tmp_path, capsys, task="toy_reach", extra=(), variant="dreamer", **chan
         ({"task": "atari_pnog"}, ["atari_pnog", "atari_pong"]),
         ({"task": "atari_pong", "variant": "planet"}, ["atari_pong", "learner: actor"]),
         ({"task": "atari_pong"}, ["atari_pong", "model.continuation is false", "variant atari"]),
+        (
+            {"task": "walker_walk", "variant": "atari"},
+            [
+                "walker_walk",
+                "model.continuation is true",
+                "action_noise is 0.0",
+                "variant for control tasks",
+                "dreamer",
+            ],
+        ),
+        (
+            {"task": "walker_walk", "model__continuation": True},
+            ["walker_walk", "model.continuation is true", "action_noise is 0.3"],
+        ),
         ({"extra": ["--framework", "numpy"]}, ["numpy", "torch and in jax"]),
         ({"batch__length": 70}, ["batch.length (needs 70 rows)", "61 rows"]),
     ],
