@@ -180,6 +180,16 @@ CURVES = {
         ("Which repeats and tasks the paper's figure shows is not known to us: both are our choice.",),
         seeds=2,
     ),
+    "side_by_side": Curves(
+        "side by side: a learned behaviour and online planning, action repeat 8",
+        {
+            "repeat-8": Method("Dreamer", "Dreamer", BLUE),
+            "planet-repeat-8": Method("PlaNet (online planning)", "PlaNet", PURPLE),
+        },
+        ("cartpole_swingup",),
+        {},
+        ("Ours: the paper has no such figure. Both methods learn the same world model and repeat each action 8 times.",),
+    ),
     "lineages": Curves(
         "code lineages: the paper's code, the released code, the paper's text",
         {

@@ -79,7 +79,7 @@ def rows(numbers, **where):
 def test_every_experiment_has_a_figure_and_every_figure_an_experiment():
     assert list(EXPERIMENTS) == sorted(EXPERIMENTS, key=list(EXPERIMENTS).index) and set(EXPERIMENTS) == set(DRAW)
     published = {f"figure_{number}" for number in range(4, 13)} | {"table_1"}
-    assert set(EXPERIMENTS) == published | {"lineages"}
+    assert set(EXPERIMENTS) == published | {"lineages", "side_by_side"}
 
 
 @pytest.mark.parametrize("name", list(EXPERIMENTS))
