@@ -123,7 +123,7 @@ def test_a_caption_knows_its_figure(name):
     text = (ROOT / "workflows" / "report" / f"{CAPTIONS[name]}.rst").read_text()
     job = SimpleNamespace(wildcards={"figure": name, "scale": "paper"})
     caption = jinja2.Template(text, undefined=jinja2.StrictUndefined).render(snakemake=job)
-    expected = {"lineages": "code lineages", "table_1": "table of Appendix G"}
+    expected = {"lineages": "code lineages", "side_by_side": "side by side", "table_1": "table of Appendix G"}
     assert f"Dreamer, {expected.get(name, name.replace('figure_', 'Figure '))}**" in caption
 
 
