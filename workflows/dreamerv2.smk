@@ -152,6 +152,11 @@ rule dreamerv2_versions:
         at_scale("results/{scale}/dreamerv2/versions.png"),
 
 
+rule dreamerv2_catch:
+    input:
+        at_scale("results/{scale}/dreamerv2/catch.png"),
+
+
 rule dreamerv2_start:
     input:
         at_scale("results/{scale}/dreamerv2/start.png"),

@@ -188,7 +188,7 @@ CURVES = {
         },
         ("cartpole_swingup",),
         {},
-        ("Ours: the paper has no such figure. Both methods learn the same world model and repeat each action 8 times.",),
+        ("Ours: the paper has no such figure. Both methods learn the same world model; every action is held 8 times.",),
     ),
     "lineages": Curves(
         "code lineages: the paper's code, the released code, the paper's text",

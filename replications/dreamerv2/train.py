@@ -15,9 +15,9 @@ from collections.abc import Callable
 from replications.dreamerv2.config import Config, Environment
 from shared import config as configs
 from shared import errors, launch, runner
-from shared.envs import atari, toy
+from shared.envs import atari
 from shared.envs.spec import Env
-from shared.envs.suite import check_task, is_game, libraries
+from shared.envs.suite import check_task, is_game, libraries, may_end
 from shared.errors import UserError
 
 
@@ -63,7 +63,7 @@ def check(config: Config, task: str) -> None:
             f"--task {task}: model.discount_head is false, as for control tasks, so imagination would not know that a "
             "game ends; take a variant for games such as dreamerv2, or a control task such as walker_walk"
         )
-    if config.model.discount_head and not is_game(task) and task not in toy.TASKS:
+    if config.model.discount_head and not may_end(task):
         raise UserError(
             f"--task {task}: this config is for games (model.discount_head is true, episodes last up to "
             f"{config.environment.time_limit_env_steps:,} env steps), and a control task never ends before its time "

@@ -1,14 +1,17 @@
 """The one way to make an environment: make_env(task name, sizes). Importing this file imports no simulator.
 
-toy_* are the toy tasks of toy.py, atari_* are games (atari.py); every other name is domain_task of dm_control's suite
-(dmc.py), or PlaNet's cup_catch. Read next: spec.py for the rows, vector.py for several environments at once.
+toy_* are the small tasks of toy.py and catch.py, atari_* are games (atari.py); every other name is domain_task of
+dm_control's suite (dmc.py), or PlaNet's cup_catch. Read next: spec.py for the rows, vector.py for several environments
+at once.
 """
 
 import difflib
 
-from shared.envs import atari, dmc, toy
+from shared.envs import atari, catch, dmc, toy
 from shared.envs.spec import Env
 from shared.errors import UserError
+
+TOYS = (*toy.TASKS, catch.TASK)
 
 
 def make_env(
@@ -31,6 +34,8 @@ def make_env(
     _check_sizes(task, size, action_repeat, time_limit_env_steps, shadow_size)
     check_task(task)
     common = {"size": size, "action_repeat": action_repeat, "time_limit_env_steps": time_limit_env_steps}
+    if task == catch.TASK:
+        return catch.Catch(task, **common)
     if task in toy.TASKS:
         return toy.Toy(task, **common)
     if not is_game(task):
@@ -45,20 +50,27 @@ def is_game(task: str) -> bool:
     return task.startswith(atari.PREFIX)
 
 
+def may_end(task: str) -> bool:
+    """Whether an episode may end before its time limit: control tasks never do."""
+    return is_game(task) or task in TOYS
+
+
 def libraries(task: str) -> tuple[str, ...]:
     """The distributions that move and draw the task's world."""
+    if task in TOYS:
+        return ()
     return ("ale-py", "pillow") if is_game(task) else ("mujoco", "dm_control")
 
 
 def check_task(task: str) -> None:
     """Raise UserError for a task that does not exist; only the simulator that its name points to is imported."""
-    if task in toy.TASKS or (is_game(task) and atari.find(task) is not None):
+    if task in TOYS or (is_game(task) and atari.find(task) is not None):
         return
     known = atari.tasks() if is_game(task) else {}
     if not is_game(task) and not task.startswith("toy_"):
         known = {**dmc.tasks(), **dmc.ALIASES}
     if task not in known:
-        raise UserError(_unknown(task, [*known, *toy.TASKS]))
+        raise UserError(_unknown(task, [*known, *TOYS]))
 
 
 def _check_sizes(task: str, size: int, action_repeat: int, time_limit_env_steps: int, shadow_size: int | None) -> None:
