@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from shared.errors import UserError
+from shared.host_memory import keep_memory
 
 
 def prepare(device: str, threads: int) -> str:
@@ -19,6 +20,7 @@ def prepare(device: str, threads: int) -> str:
       UserError: "cuda" was asked for and torch sees none.
     """
     torch.set_num_threads(threads)
+    keep_memory()
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise UserError("--device cuda: torch sees no CUDA device; use --device cpu, or install a CUDA build of torch")
