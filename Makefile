@@ -39,9 +39,10 @@ cost: env scale  ## runs, env steps, updates and hours of SCALE, from measured s
 status: env  ## write the status table of README.md from results/evidence, print that of results/
 	@$(IN_ENV) python -m workflows.scripts.status
 
-bench: env gl  ## time this machine beside its own ceiling (twenty minutes; leave it alone meanwhile)
+bench: env gl  ## time this machine beside its own ceiling (half an hour; leave it alone meanwhile)
 	@$(IN_ENV) python -m benchmarks.planet --out results/benchmarks/planet.json --speeds data/speeds.csv $(ARGS)
 	@$(IN_ENV) python -m benchmarks.dreamer --out results/benchmarks/dreamer.json --speeds data/speeds.csv $(ARGS)
+	@$(IN_ENV) python -m benchmarks.dreamerv2 --out results/benchmarks/dreamerv2.json --speeds data/speeds.csv $(ARGS)
 	@$(IN_ENV) python -m benchmarks.environments --out results/benchmarks/environments.json
 	@$(IN_ENV) python -m benchmarks.replay --out results/benchmarks/replay.json
 	@$(IN_ENV) python -m benchmarks.formulas --out results/benchmarks/formulas.json

@@ -1,10 +1,12 @@
-"""What the benchmarks of agents share: configs of a scale, random experience, and the table of speeds.
+"""What the benchmarks of agents share: configs of a scale, random experience, the command line, the table of speeds.
 
-Read next: planet.py, dreamer.py.
+Read next: planet.py, dreamer.py, dreamerv2.py.
 """
 
+import argparse
 import csv
-from collections.abc import Iterable, Mapping
+import datetime
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,13 +14,18 @@ import numpy as np
 import yaml
 from pydantic import BaseModel
 
+from benchmarks.timing import compare, report
+from shared import device_jax, device_torch
 from shared.config import ROOT, build, resolve
+from shared.envs.spec import ActSpec
 from shared.errors import UserError
 
 ACTIONS = 6  # cheetah_run and walker_walk
+CONTROL = ActSpec(ACTIONS)
 SCALES = ("smoke", "laptop", "paper")
 FRAMEWORKS = ("torch", "jax")
 Typed = TypeVar("Typed", bound=BaseModel)
+Functions = dict[str, Callable[[], object]]
 
 
 def scale_config(kind: type[Typed], paper: str, variant: str, scale: str) -> Typed:
@@ -27,12 +34,12 @@ def scale_config(kind: type[Typed], paper: str, variant: str, scale: str) -> Typ
     return build(kind, resolve(paper, variant, layers)["values"], where=f"{paper}, {variant}, scale {scale}")
 
 
-def rows(*shape: int) -> dict[str, np.ndarray]:
-    """Random rows of experience with continuous actions, each (*shape, ...)."""
+def rows(*shape: int, spec: ActSpec = CONTROL, channels: int = 3) -> dict[str, np.ndarray]:
+    """Random rows of experience, each (*shape, ...)."""
     random = np.random.default_rng(0)
     return {
-        "image": random.integers(0, 256, (*shape, 64, 64, 3), np.uint8),
-        "action": random.uniform(-1, 1, (*shape, ACTIONS)).astype(np.float32),
+        "image": random.integers(0, 256, (*shape, 64, 64, channels), np.uint8),
+        "action": actions(random, *shape, spec=spec),
         "reward": random.uniform(0, 1, shape).astype(np.float32),
         "is_first": np.zeros(shape, bool),
         "is_last": np.zeros(shape, bool),
@@ -40,9 +47,88 @@ def rows(*shape: int) -> dict[str, np.ndarray]:
     }
 
 
-def batch(size: int, length: int) -> dict[str, np.ndarray]:
+def actions(random: np.random.Generator, *shape: int, spec: ActSpec) -> np.ndarray:
+    """Random actions, (*shape, A)."""
+    if spec.discrete:
+        return np.eye(spec.size, dtype=np.float32)[random.integers(spec.size, size=shape)]
+    return random.uniform(-1, 1, (*shape, spec.size)).astype(np.float32)
+
+
+def batch(size: int, length: int, *, spec: ActSpec = CONTROL, channels: int = 3) -> dict[str, np.ndarray]:
     """What the replay gives an agent to learn from: rows, and the action before each chunk."""
-    return {**rows(size, length), "action_before": np.zeros((size, ACTIONS), np.float32)}
+    before = np.zeros((size, spec.size), np.float32)
+    return {**rows(size, length, spec=spec, channels=channels), "action_before": before}
+
+
+def acting(agent: Any, obs: Mapping[str, np.ndarray]) -> Callable[[], object]:
+    """One decision for one environment. It ends with a copy to NumPy, so it waits for the device."""
+    carry = agent.initial_carry(1)
+    return lambda: agent.act(obs, carry, explore=True)
+
+
+def learning(agent: Any, chunks: Mapping[str, np.ndarray]) -> Callable[[], object]:
+    """One update, until the loss is there."""
+    return lambda: agent.learn(chunks).metrics["loss"].item()
+
+
+def in_turns(functions: Mapping[str, Functions], seconds: float) -> dict[str, dict[str, object]]:
+    """What is measured -> {"torch": times, "jax": times, "torch_over_jax": the ratio of their rounds}.
+
+    functions: framework -> what is measured -> what to call.
+    """
+    results: dict[str, dict[str, object]] = {}
+    for what in functions[FRAMEWORKS[0]]:
+        pair = {framework: functions[framework][what] for framework in FRAMEWORKS}
+        times, ratios = compare(pair, {"torch_over_jax": FRAMEWORKS}, seconds)
+        results[what] = {**times, **ratios}
+    return results
+
+
+Measure = Callable[[str, float, tuple[str, ...]], Mapping[str, Mapping[str, object]]]
+
+
+def run(paper: str, arguments: list[str], summary: str, settings: Iterable[str], measure: Measure) -> None:
+    """The command line of an agent's benchmark.
+
+    Args:
+      settings: every setting there is: SCALES, and those at which peers were measured.
+      measure: device, seconds per function, settings to measure -> update_laptop, act_laptop and so on -> times.
+    """
+    settings = tuple(settings)
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{paper}", description=summary)
+    parser.add_argument("--out", type=Path, help="also write the JSON here")
+    parser.add_argument("--speeds", type=Path, help="also renew this paper's rows of this table; needs every scale")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=6.0, help="per function")
+    parser.add_argument("--scales", nargs="+", default=settings, choices=settings)
+    options = parser.parse_args(arguments)
+    if options.speeds and not set(SCALES) <= set(options.scales):
+        raise UserError(f"--speeds needs every scale ({', '.join(SCALES)}); leave --scales out, or --speeds")
+    device = device_torch.prepare(options.device, options.threads)
+    device_jax.prepare(device, options.threads)  # the same device, or an error
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+    results = {"threads": options.threads, **measure(device, options.seconds, tuple(options.scales))}
+    full = report(paper, results, options.out, device=device)
+    if options.speeds:
+        source = f"{options.out or f'benchmarks/{paper}.py'} and environments.json, {datetime.date.today()}"
+        where = words(device, options.threads, full)
+        write_speeds(options.speeds, paper, speeds(full["results"]), where, source)
+
+
+def speeds(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[dict[str, object]]:
+    """One paper's rows of data/speeds.csv."""
+    return [
+        {
+            "framework": framework,
+            "scale": scale,
+            "ms_per_update": 1000 * results[f"update_{scale}"][framework]["median"],
+            "ms_per_planned_action": 1000 * results[f"act_{scale}"][framework]["median"],
+        }
+        for framework in FRAMEWORKS
+        for scale in SCALES
+    ]
 
 
 def write_speeds(path: Path, paper: str, ours: Iterable[Mapping[str, Any]], where: str, source: str) -> None:

@@ -9,24 +9,31 @@ The parts of an update, each with its gradient: `model`, `actor` (imagination an
 the same kind of machine; see README.md here). Read timing.py for how it measures.
 """
 
-import argparse
-import datetime
 import functools
 import sys
-from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks.agents import ACTIONS, FRAMEWORKS, SCALES, batch, rows, scale_config, words, write_speeds
-from benchmarks.timing import compare, report
+from benchmarks.agents import (
+    ACTIONS,
+    CONTROL,
+    FRAMEWORKS,
+    SCALES,
+    Functions,
+    acting,
+    batch,
+    in_turns,
+    learning,
+    rows,
+    run,
+    scale_config,
+)
 from replications.dreamer import agent_jax, agent_torch
 from replications.dreamer.config import Config
 from shared.config import ROOT, build, read_yaml
-from shared.envs.spec import ActSpec
 from shared.errors import cli
 
 YARDSTICK = {
@@ -34,7 +41,6 @@ YARDSTICK = {
     "batch": {"size": 16, "length": 32},
 }
 MODULES = {"torch": agent_torch, "jax": agent_jax}
-Functions = dict[str, Callable[[], object]]
 
 
 def configs() -> dict[str, Config]:
@@ -48,19 +54,7 @@ def configs() -> dict[str, Config]:
 
 def make_agent(framework: str, config: Config, device: str):
     agent_class = MODULES[framework].DreamerAgent
-    return agent_class(config, {}, ActSpec(ACTIONS), seed=np.random.SeedSequence(0), device=device)
-
-
-def acting(framework: str, config: Config, device: str) -> Callable[[], object]:
-    agent, obs = make_agent(framework, config, device), rows(1)
-    carry = agent.initial_carry(1)
-    return lambda: agent.act(obs, carry, explore=True)  # ends with a copy to NumPy, so it waits for the device
-
-
-def learning(framework: str, config: Config, device: str) -> Callable[[], object]:
-    agent = make_agent(framework, config, device)
-    chunks = batch(config.batch.size, config.batch.length)
-    return lambda: agent.learn(chunks).metrics["loss"].item()
+    return agent_class(config, {}, CONTROL, seed=np.random.SeedSequence(0), device=device)
 
 
 def inputs(config: Config) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -158,58 +152,26 @@ def jax_parts(config: Config, device: str) -> Functions:
 
 
 def measure(device: str, seconds: float, names: tuple[str, ...]) -> dict[str, dict[str, object]]:
-    """name (act_laptop, ...) -> {"torch": times, "jax": times, "torch_over_jax": the ratio of their rounds}."""
+    """name (act_laptop, ...) -> what agents.in_turns gives; at the yardstick also the parts of an update."""
     results: dict[str, dict[str, object]] = {}
     for scale, config in configs().items():
         if scale not in names:
             continue
-        work = {"act": acting, "update": learning}
-        pairs = {
-            what: {framework: make(framework, config, device) for framework in FRAMEWORKS}
-            for what, make in work.items()
+        chunks = batch(config.batch.size, config.batch.length)
+        agents = {framework: make_agent(framework, config, device) for framework in FRAMEWORKS}
+        functions = {
+            name: {"act": acting(agent, rows(1)), "update": learning(agent, chunks)} for name, agent in agents.items()
         }
+        found = in_turns(functions, seconds)
         if scale == "yardstick":
-            parts = {"torch": torch_parts(config, device), "jax": jax_parts(config, device)}
-            pairs |= {what: {framework: parts[framework][what] for framework in FRAMEWORKS} for what in parts["torch"]}
-        for what, functions in pairs.items():
-            times, ratios = compare(functions, {"torch_over_jax": ("torch", "jax")}, seconds)
-            results[f"{what}_{scale}"] = {**times, **ratios}
+            found |= in_turns({"torch": torch_parts(config, device), "jax": jax_parts(config, device)}, seconds)
+        results |= {f"{what}_{scale}": times for what, times in found.items()}
     return results
-
-
-def speeds(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[dict[str, object]]:
-    """Dreamer's rows of data/speeds.csv."""
-    return [
-        {
-            "framework": framework,
-            "scale": scale,
-            "ms_per_update": 1000 * results[f"update_{scale}"][framework]["median"],
-            "ms_per_planned_action": 1000 * results[f"act_{scale}"][framework]["median"],
-        }
-        for framework in FRAMEWORKS
-        for scale in SCALES
-    ]
 
 
 @cli
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.dreamer", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="also write the JSON here")
-    parser.add_argument("--speeds", type=Path, help="also renew Dreamer's rows of this table; needs every scale")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=6.0, help="per function")
-    parser.add_argument("--scales", nargs="+", default=[*SCALES, "yardstick"], choices=[*SCALES, "yardstick"])
-    options = parser.parse_args(arguments)
-    device = agent_torch.prepare(options.device, options.threads)
-    agent_jax.prepare(device, options.threads)  # the same device, or an error
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-    results = {"threads": options.threads, **measure(device, options.seconds, tuple(options.scales))}
-    full = report("dreamer", results, options.out, device=device)
-    if options.speeds:
-        source = f"{options.out or 'benchmarks/dreamer.py'} and environments.json, {datetime.date.today()}"
-        write_speeds(options.speeds, "dreamer", speeds(full["results"]), words(device, options.threads, full), source)
+    run("dreamer", arguments, __doc__.splitlines()[0], (*SCALES, "yardstick"), measure)
 
 
 if __name__ == "__main__":

@@ -9,21 +9,29 @@ planner (12 / 10 / 1000 / 100) is measured at the size at which peers were (rewa
 Read timing.py for how it measures.
 """
 
-import argparse
-import datetime
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
-from benchmarks.agents import ACTIONS, FRAMEWORKS, SCALES, batch, rows, scale_config, words, write_speeds
-from benchmarks.timing import compare, report
+from benchmarks.agents import (
+    ACTIONS,
+    CONTROL,
+    FRAMEWORKS,
+    SCALES,
+    Functions,
+    acting,
+    batch,
+    in_turns,
+    learning,
+    rows,
+    run,
+    scale_config,
+)
 from replications.planet import agent_jax, agent_torch
 from replications.planet.config import Config
 from shared.config import ROOT, build, read_yaml
-from shared.envs.spec import ActSpec
 from shared.errors import cli
 
 PEERS_HEAD = {"reward_layers": 2, "reward_units": 200}
@@ -38,19 +46,7 @@ def peers_config() -> Config:
 
 def make_agent(framework: str, config: Config, device: str):
     agent_class = MODULES[framework].PlanetAgent
-    return agent_class(config, {}, ActSpec(ACTIONS), seed=np.random.SeedSequence(0), device=device)
-
-
-def acting(framework: str, config: Config, device: str):
-    agent, obs = make_agent(framework, config, device), rows(1)
-    carry = agent.initial_carry(1)
-    return lambda: agent.act(obs, carry, explore=True)  # ends with a copy to NumPy, so it waits for the device
-
-
-def learning(framework: str, config: Config, device: str):
-    agent = make_agent(framework, config, device)
-    chunks = batch(config.batch.size, config.batch.length)
-    return lambda: agent.learn(chunks).metrics["loss"].item()
+    return agent_class(config, {}, CONTROL, seed=np.random.SeedSequence(0), device=device)
 
 
 def planner_gflop(config: Config) -> float:
@@ -64,57 +60,34 @@ def planner_gflop(config: Config) -> float:
     return 2 * (gru + prior + head) * plan.horizon * plan.iterations * plan.candidates / 1e9
 
 
-def measure(device: str, seconds: float) -> dict[str, dict[str, object]]:
-    """name (act_laptop, ...) -> {"torch": times, "jax": times, "torch_over_jax": the ratio of their rounds}."""
+def measure(device: str, seconds: float, names: tuple[str, ...]) -> dict[str, dict[str, object]]:
+    """name (act_laptop, ...) -> what agents.in_turns gives, and what the planner reaches."""
     results: dict[str, dict[str, object]] = {}
     configs = {name: scale_config(Config, "planet", "rssm", name) for name in SCALES}
     for scale, config in {**configs, "peers": peers_config()}.items():
-        for what, make in (("act", acting), ("update", learning)):
-            if (what, scale) == ("update", "peers"):
-                continue  # the planner alone was compared
-            functions = {framework: make(framework, config, device) for framework in FRAMEWORKS}
-            times, ratios = compare(functions, {"torch_over_jax": ("torch", "jax")}, seconds)
-            if what == "act":
-                gflop = planner_gflop(config)
-                times = {name: {**t, "gflop": gflop, "gflops": gflop / t["min"]} for name, t in times.items()}
-            results[f"{what}_{scale}"] = {**times, **ratios}
+        if scale not in names:
+            continue
+        functions = {framework: work(scale, make_agent(framework, config, device)) for framework in FRAMEWORKS}
+        found = in_turns(functions, seconds)
+        gflop = planner_gflop(config)
+        found["act"] |= {
+            framework: {**found["act"][framework], "gflop": gflop, "gflops": gflop / found["act"][framework]["min"]}
+            for framework in FRAMEWORKS
+        }
+        results |= {f"{what}_{scale}": times for what, times in found.items()}
     return results
 
 
-def speeds(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[dict[str, object]]:
-    """PlaNet's rows of data/speeds.csv."""
-    return [
-        {
-            "framework": framework,
-            "scale": scale,
-            "ms_per_update": 1000 * results[f"update_{scale}"][framework]["median"],
-            "ms_per_planned_action": 1000 * results[f"act_{scale}"][framework]["median"],
-        }
-        for framework in FRAMEWORKS
-        for scale in SCALES
-    ]
-
+def work(scale: str, agent) -> Functions:
+    """What is measured of an agent; of the peers the planner alone was compared."""
+    size, length = agent.config.batch.size, agent.config.batch.length
+    functions = {"act": acting(agent, rows(1)), "update": learning(agent, batch(size, length))}
+    return {"act": functions["act"]} if scale == "peers" else functions
 
 
 @cli
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.planet", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="also write the JSON here")
-    parser.add_argument("--speeds", type=Path, help="also renew PlaNet's rows of this table (data/speeds.csv)")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=6.0, help="per function")
-    options = parser.parse_args(arguments)
-    device = agent_torch.prepare(options.device, options.threads)
-    agent_jax.prepare(device, options.threads)  # the same device, or an error
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-    results = {"threads": options.threads, **measure(device, options.seconds)}
-    full = report("planet", results, options.out, device=device)
-    if options.speeds:
-        source = f"{options.out or 'benchmarks/planet.py'} and environments.json, {datetime.date.today()}"
-        where = words(device, options.threads, full)
-        write_speeds(options.speeds, "planet", speeds(full["results"]), where, source)
+    run("planet", arguments, __doc__.splitlines()[0], (*SCALES, "peers"), measure)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ Also what makes JAX quick on a CPU: compiled programs are kept between runs, fre
 noise is drawn two at a time. The twin of device_torch.py.
 """
 
-import ctypes
 import hashlib
 import math
 import os
@@ -16,9 +15,9 @@ import numpy as np
 from jax import Array, lax
 
 from shared.errors import UserError
+from shared.host_memory import keep_memory
 
 CACHE = Path(__file__).resolve().parents[1] / ".cache" / "jax"
-M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 
 def prepare(device: str, threads: int) -> str:
@@ -79,12 +78,3 @@ def keep_compiled(threads: int) -> None:
     name = hashlib.sha256("\n".join(processor).encode()).hexdigest()[:12]
     jax.config.update("jax_compilation_cache_dir", str(CACHE / f"{name}-{threads}"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-
-
-def keep_memory() -> None:
-    """Have glibc keep freed memory: else every update gets its temporary arrays from the system anew, page by page."""
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "mallopt"):  # another C library
-        return
-    for parameter, value in ((M_ARENA_MAX, 1), (M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1)):
-        libc.mallopt(parameter, value)

@@ -19,6 +19,7 @@ JAX = {"jax", "jaxlib", "equinox", "optax"}
 MAY_IMPORT = {
     "shared/": ("shared.errors",),
     "shared/errors.py": (),
+    "shared/device_": ("shared.errors", "shared.host_memory"),
     "shared/results.py": ("shared.errors", "shared.checkpoint", "shared.provenance"),
     "shared/claim.py": ("shared.errors", "shared.checkpoint", "shared.results"),
     "shared/runner.py": ("shared",),

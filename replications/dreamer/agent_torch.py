@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from replications.dreamer.config import Behaviour, Config, Loss, Optimisers
 from replications.dreamer.model_torch import Actor, State, Value, WorldModel, imagine, initial_state
 from shared.device_torch import prepare as prepare
-from shared.device_torch import set_exact_arithmetic, to_numpy
+from shared.device_torch import set_exact_arithmetic, to_numpy, uniform
 from shared.errors import UserError
 from shared.formulas.divergences import floor_nats, gaussian_kl
 from shared.formulas.elbo import bernoulli_log_prob, gaussian_log_prob, info_nce
@@ -289,7 +289,7 @@ class DreamerAgent:
         """uint8 (..., H, W, C) -> float32: levels and uniform noise within a level, drawn anew (TF1); or /255 (TF2)."""
         if not self.config.model.dequantise:
             return centre(image.float())
-        return quantise(image.float(), self.config.model.image_bits, self.uniform(*image.shape))
+        return quantise(image.float(), self.config.model.image_bits, uniform(self.generator, image.shape))
 
 
 def make_optimiser(parts: nn.ModuleDict, loss: Loss, settings: Optimisers) -> torch.optim.Adam:

@@ -14,7 +14,7 @@ from torch import Tensor
 from replications.planet.config import Config, Optimiser
 from replications.planet.model_torch import State, WorldModel, imagine, initial_state
 from shared.device_torch import prepare as prepare
-from shared.device_torch import set_exact_arithmetic, to_numpy
+from shared.device_torch import set_exact_arithmetic, to_numpy, uniform
 from shared.errors import UserError
 from shared.formulas.divergences import floor_nats, gaussian_kl
 from shared.formulas.elbo import (
@@ -280,8 +280,7 @@ class PlanetAgent:
     def dequantised(self, image: Tensor) -> Tensor:
         """uint8 (..., H, W, C) -> float32 in [-0.5, 0.5): fewer bits, then uniform noise within a level, drawn anew."""
         bits = self.config.model.image_bits
-        noise = torch.rand(image.shape, generator=self.generator, device=self.device)
-        return quantise(image.float(), bits, noise)
+        return quantise(image.float(), bits, uniform(self.generator, image.shape))
 
 
 def entries(rows: Mapping[str, Tensor], alignment: str) -> dict[str, Tensor]:

@@ -1,0 +1,42 @@
+"""The noise that device_torch.py and device_jax.py draw several numbers at a time: uniform, independent, repeatable."""
+
+import jax
+import numpy as np
+import pytest
+import torch
+
+from shared import device_jax, device_torch
+
+LEVELS = 2**16
+
+
+def draw(framework: str, seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    if framework == "torch":
+        return device_torch.uniform(torch.Generator().manual_seed(seed), shape).numpy()
+    return np.asarray(device_jax.uniform(jax.random.key(seed), shape))
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_uniform_noise_is_uniform_over_its_levels(framework):
+    noise = draw(framework, 0, (1000, 1000))
+    assert noise.dtype == np.float32 and noise.min() == 0 and noise.max() == 1 - 1 / LEVELS
+    levels = noise.ravel() * LEVELS
+    assert (levels == levels.round()).all()
+    counts = np.bincount(levels.astype(int) // 256, minlength=256)  # 256 bins, 3906.25 expected in each
+    assert ((counts - 3906.25) ** 2 / 3906.25).sum() < 345  # chi-square, 255 degrees of freedom, p = 0.0001
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_numbers_of_one_draw_are_independent(framework):
+    noise = draw(framework, 1, (250_000, 4)).astype(np.float64)
+    assert np.abs(np.corrcoef(noise.T) - np.eye(4)).max() < 0.01
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+@pytest.mark.parametrize("shape", [(1,), (3, 7), (2, 0), (5, 1, 3)])
+def test_any_shape_is_filled_and_a_seed_repeats_it(framework, shape):
+    noise = draw(framework, 2, shape)
+    assert noise.shape == shape
+    np.testing.assert_array_equal(noise, draw(framework, 2, shape))
+    if noise.size > 2:
+        assert (noise != draw(framework, 3, shape)).any()
