@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from shared.formulas.distributions import categorical_log_prob, tanh_normal, tanh_normal_log_prob
 from shared.formulas.sampling import categorical_sample, reparameterise, score_through, straight_through
-from shared.layers_torch import glorot_, initialise, tanh
+from shared.layers_torch import ConvTranspose2d, glorot_, initialise, tanh
 
 State = dict[str, Tensor]  # mean, std, sample (..., S), belief (..., D)
 ACTIVATIONS = {"relu": F.relu, "elu": F.elu}
@@ -223,7 +223,7 @@ class Decoder(nn.Module):
         channels = [32 * depth, 4 * depth, 2 * depth, depth, 3]
         self.dense = nn.Linear(feature_size, channels[0])
         self.deconvs = nn.ModuleList(
-            [nn.ConvTranspose2d(i, o, k, 2) for i, o, k in zip(channels[:-1], channels[1:], (5, 5, 6, 6), strict=True)]
+            [ConvTranspose2d(i, o, k, 2) for i, o, k in zip(channels[:-1], channels[1:], (5, 5, 6, 6), strict=True)]
         )
 
     def forward(self, features: Tensor) -> Tensor:

@@ -85,7 +85,9 @@ def figure_1(request: Request) -> Drawn:
         axes.axhline(1, color=QUIET, linestyle=(0, (1, 1.2)), linewidth=0.9)
         axes.annotate("human gamer", (1, 1), xycoords=("axes fraction", "data"), xytext=(3, 0), fontsize=6,
                       textcoords="offset points", va="center", color=QUIET)  # fmt: skip
-        axes.set(xlim=(-0.6, len(names) - 0.4), ylim=(0, 2.5))
+        lowest, highest = own["gamer_median"].min(), own["gamer_median"].max()  # NaN without a whole one
+        limits = (np.fmin(0, lowest - 0.1), np.fmax(2.5, highest + 0.25))
+        axes.set(xlim=(-0.6, len(names) - 0.4), ylim=limits)
         axes.set_ylabel("gamer median")
         axes.grid(axis="x", visible=False)
     return Drawn(page.figure, frame, {})

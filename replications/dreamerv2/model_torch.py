@@ -16,7 +16,7 @@ from shared.formulas.distributions import (
     truncated_normal_log_prob,
 )
 from shared.formulas.sampling import categorical_sample, reparameterise, straight_through, truncated_normal_sample
-from shared.layers_torch import glorot_, initialise, tanh
+from shared.layers_torch import ConvTranspose2d, glorot_, initialise, tanh
 
 # sample (..., S, K) and logit (..., S, K); or sample, mean and std (..., S). Always belief (..., D).
 State = dict[str, Tensor]
@@ -239,7 +239,7 @@ class Decoder(nn.Module):
         sizes = [32 * depth, 4 * depth, 2 * depth, depth, channels]
         self.dense = nn.Linear(feature_size, sizes[0])
         self.deconvs = nn.ModuleList(
-            [nn.ConvTranspose2d(i, o, k, 2) for i, o, k in zip(sizes[:-1], sizes[1:], (5, 5, 6, 6), strict=True)]
+            [ConvTranspose2d(i, o, k, 2) for i, o, k in zip(sizes[:-1], sizes[1:], (5, 5, 6, 6), strict=True)]
         )
         self.norms = make_norms(norm, sizes[1:-1])
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared.formulas.sampling import reparameterise
-from shared.layers_torch import glorot_, initialise, tanh
+from shared.layers_torch import ConvTranspose2d, glorot_, initialise, tanh
 
 State = dict[str, Tensor]  # mean, std, sample (..., S) and the model's deterministic parts
 ACTIVATIONS = {"relu": F.relu, "elu": F.elu}
@@ -300,7 +300,7 @@ class Decoder(nn.Module):
         channels = [32 * depth, 4 * depth, 2 * depth, depth, 3]
         self.dense = nn.Linear(feature_size, channels[0])
         self.deconvs = nn.ModuleList(
-            [nn.ConvTranspose2d(i, o, k, 2) for i, o, k in zip(channels[:-1], channels[1:], (5, 5, 6, 6), strict=True)]
+            [ConvTranspose2d(i, o, k, 2) for i, o, k in zip(channels[:-1], channels[1:], (5, 5, 6, 6), strict=True)]
         )
 
     def forward(self, features: Tensor) -> Tensor:

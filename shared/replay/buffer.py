@@ -86,6 +86,7 @@ class Replay:
         self._capacity_rows = capacity_rows
         self._memory = EpisodeMemory(memory_rows)
         self._files: dict[int, EpisodeFile] = {}  # live episodes, numbered in order of completion
+        self._rows = 0  # of all of them together
         self._next = 0  # number of the next episode to complete
         self._running: list[list[dict[str, np.ndarray]]] | None = None  # per env, the rows so far
 
@@ -97,7 +98,7 @@ class Replay:
     @property
     def rows(self) -> int:
         """Rows of complete live episodes."""
-        return sum(file.rows for file in self._files.values())
+        return self._rows
 
     def fit(self, rows: int) -> str:
         """Hold no more in RAM than fits there; tells a person what comes of it in a run of about so many rows.
@@ -151,8 +152,8 @@ class Replay:
                 f"{running} rows: raise schedule.prefill_env_steps in the config, so that episodes end before the "
                 "first update"
             )
-        longest = max((file.rows - self._spared for file in self._files.values()), default=0)
-        if not 1 <= length <= longest:
+        if length < 1 or not any(file.rows - self._spared >= length for file in reversed(self._files.values())):
+            longest = max((file.rows - self._spared for file in self._files.values()), default=0)
             spared = ", its last one spared" if self._spared else ""
             raise UserError(
                 f"sample: batch length {length} exceeds the longest stored episode ({longest} rows{spared}) or is "
@@ -203,6 +204,7 @@ class Replay:
             self._folder.verify(number, file)
         self._folder.remove(since=state["next"])
         self._files, self._next = files, state["next"]
+        self._rows = sum(file.rows for file in files.values())
         self._rng.bit_generator.state = state["rng"]
         self._order.load(state["order"])
         self._delay.load(state["delay"])
@@ -242,13 +244,13 @@ class Replay:
             self._folder.remove(since=0)  # files of an abandoned run that never reached a checkpoint
         self._files[self._next] = self._folder.write(self._next, columns)
         self._memory.add(self._next, columns)
+        self._rows += self._files[self._next].rows
         self._next += 1
-        if self._capacity_rows is not None:
-            excess = self.rows - self._capacity_rows
-            while excess > 0 and len(self._files) > 1:
-                oldest = next(iter(self._files))
-                excess -= self._files.pop(oldest).rows  # its file stays until forget(): an older checkpoint may need it
-                self._memory.discard(oldest)
+        limit = math.inf if self._capacity_rows is None else self._capacity_rows
+        while self._rows > limit and len(self._files) > 1:
+            oldest = self._next - len(self._files)
+            self._rows -= self._files.pop(oldest).rows  # its file stays until forget(): an older checkpoint may need it
+            self._memory.discard(oldest)
 
     def _read(self, episode: int, parts: list[tuple[str, int, np.ndarray]]) -> None:
         columns = self._memory.get(episode)
@@ -353,7 +355,8 @@ class UniformOrder:
 
     def draw(self, files: Mapping[int, EpisodeFile], length: int, rng: np.random.Generator) -> int:
         """An episode with at least `length` rows; at least one of `files` must have them."""
-        first = next(iter(files))  # live episodes are numbered without gaps: the oldest go first
+        # Live episodes are numbered without gaps. From the newest: a dict remembers the room of those that left it.
+        first = next(reversed(files)) - len(files) + 1
         while True:
             episode = first + int(rng.integers(len(files)))
             if files[episode].rows >= length:

@@ -283,6 +283,8 @@ def test_figure_1_has_a_bar_per_published_agent_and_ours_when_whole(all_games):
     assert_allclose(bars["gamer_median"], [2.146, 1.472, 1.288, 0.653, 0.098], atol=6e-4)
     assert bars["games"].tolist() == [55, 55, 55, 55, 26]
     assert_allclose(rows(numbers, kind="ours")["gamer_median"], [0.5])
+    (axes,) = DRAW["figure_1"](request([*all_games(0), *all_games(3, framework="jax")])).figure.axes
+    assert axes.get_ylim()[1] > 3.6, "3.50 of JAX, with its number above it"
     few = DRAW["figure_1"](request(all_games(0)[:3]))
     assert math.isnan(rows(few.numbers, kind="ours")["gamer_median"].iloc[0])
     assert "DreamerV2 3 of 55 games ours, torch" in words(few.figure)

@@ -17,6 +17,7 @@ from shared.envs.spec import ActSpec, ArraySpec
 from shared.errors import UserError
 from shared.replay import memory
 from shared.replay.buffer import Replay
+from shared.replay.storage import EpisodeFile
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -337,7 +338,7 @@ def test_every_live_episode_is_drawn_alike_whatever_its_length_and_at_once(tmp_p
     """Lengths 3 to 40; the oldest has gone (57 of 58 rows may stay), the newest is there with the next draw."""
     replay = make(tmp_path, **UNIFORM, capacity_rows=57)
     feed(replay, [3, 40, 5, 3, 7])
-    assert replay.episodes == 4
+    assert (replay.episodes, replay.rows) == (4, 55)
     drawn = [episode for episode, _ in origins(replay.sample(8000, 3))]
     pairs = Counter(zip(drawn[:-1:2], drawn[1::2], strict=True))
     assert {episode for pair in pairs for episode in pair} == {1, 2, 3, 4}
@@ -350,6 +351,25 @@ def test_uniform_draws_pass_over_what_is_too_short(tmp_path):
     replay = make(tmp_path, **UNIFORM)
     feed(replay, [4, 9, 4, 8])
     assert {episode for episode, _ in origins(replay.sample(100, 8))} == {1, 3}
+
+
+def test_neither_a_draw_nor_a_new_episode_looks_at_every_episode(tmp_path):
+    """Two million rows of a game are thousands of episodes: what is read of them is counted here."""
+    asked = 0
+
+    class Counted(EpisodeFile):
+        def __getattribute__(self, name):
+            nonlocal asked
+            asked += name == "rows"
+            return super().__getattribute__(name)
+
+    replay = make(tmp_path, **UNIFORM, capacity_rows=1600)
+    feed(replay, [4] * 400)
+    replay._files = {n: Counted(file.rows, file.size, file.crc32) for n, file in replay._files.items()}
+    replay.sample(10, 3)
+    feed(replay, [4], first=400)
+    assert replay.rows == 1600 and replay.episodes == 400
+    assert 0 < asked < 60
 
 
 @pytest.mark.parametrize(("how", "last"), [("clipped", 5 / 12), ("slack", 6 / 13)])
