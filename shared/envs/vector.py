@@ -169,24 +169,14 @@ class VectorEnv:
       count: N.
       seed: of all episodes: episode k of environment i has SeedSequence(seed.entropy, spawn_key + (i, k)).
       workers: 0 steps in this process, k in k spawned processes (at most N) with one thread each.
-      clip_actions: what leaves [-1, 1] is clipped; otherwise it is refused, as an agent's mistake.
     After any error in an environment the VectorEnv is closed: continue from a checkpoint.
     """
 
-    def __init__(
-        self,
-        make: Callable[[], Env],
-        count: int,
-        seed: np.random.SeedSequence,
-        *,
-        workers: int = 0,
-        clip_actions: bool = False,
-    ):
+    def __init__(self, make: Callable[[], Env], count: int, seed: np.random.SeedSequence, *, workers: int = 0):
         if count < 1 or workers < 0:
             raise UserError(f"VectorEnv: count {count} must be at least 1 and workers {workers} at least 0")
         self.count = count
         self._seed = seed
-        self._clip = clip_actions
         self._episode = np.full(count, -1, np.int64)  # index of each environment's running episode
         self._actions: list[list[np.ndarray]] = [[] for _ in range(count)]  # since that episode began
         self._ended = np.zeros(count, bool)  # the previous row was is_last
@@ -212,8 +202,6 @@ class VectorEnv:
         action = np.array(action, np.float32)
         if action.shape == (self.count, self.act_spec.size):
             action[self._ended] = 0.0
-        if self._clip:
-            action = np.clip(action, -1.0, 1.0)  # NaN stays, and is refused
         check_action("VectorEnv.step", action, (self.count, self.act_spec.size))
         orders = []
         for index in range(self.count):

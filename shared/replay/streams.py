@@ -137,7 +137,7 @@ class StreamReplay:
 
         Returns:
             every column as (B, context + T, ...), is_first of whose first rows is True, whatever it was; every memo as
-            (B, ...), that of the context row (none without context); and window (B,), for update().
+            (B, context, ...), as it is stored there; and window (B,), for update().
             The arrays are new and belong to the caller.
         Raises:
             UserError: no window is complete.
@@ -317,11 +317,15 @@ class StreamReplay:
                 target[...] = self._running[key][first : first + len(target)]
 
     def _context_memos(self, starts: np.ndarray) -> dict[str, np.ndarray]:
-        if self._context == 0:
-            return {}
-        last = [start + (self._context - 1) * self._streams for start in starts.tolist()]
-        places = [next(self._pieces(row, 1))[:2] for row in last]
-        return {name: np.stack([self._memos[c][name][place] for c, place in places]) for name in self._memo_columns}
+        memos = {
+            name: np.empty((len(starts), self._context, *shape), dtype)
+            for name, (dtype, shape) in self._memo_columns.items()
+        }
+        for index, start in enumerate(starts.tolist()):
+            for chunk, first, at, count in self._pieces(start, self._context):
+                for name, column in memos.items():
+                    column[index, at : at + count] = self._memos[chunk][name][first : first + count]
+        return memos
 
     def _new_memo(self) -> dict[str, np.ndarray]:
         """Memos of one chunk, zero: in RAM, or in scratch files, which are gone when nobody uses them any more."""

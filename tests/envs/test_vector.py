@@ -291,17 +291,3 @@ def test_ctrl_c_and_a_killed_parent_leave_no_worker_behind(tmp_path, how):
     assert len(workers) == 2 and not any(os.path.exists(f"/proc/{pid}") for pid in workers)
     if how == signal.SIGINT:
         assert errors.count("Traceback") == 1 and errors.rstrip().endswith("KeyboardInterrupt"), errors
-
-
-def test_actions_beyond_the_box_are_clipped_where_asked_and_refused_elsewhere(vector):
-    clipping, plain = VectorEnv(TOY, 1, SEED, clip_actions=True), vector(TOY, 1)
-    wild = np.array([[3.0, -1.5]], np.float32)
-    clipping.reset()
-    plain.reset()
-    with pytest.raises(ValueError, match="outside"):
-        plain.step(wild)
-    assert_same([clipping.step(wild)], [plain.step(np.array([[1.0, -1.0]]))])
-    np.testing.assert_array_equal(clipping.save()["action"], [[[1.0, -1.0]]])
-    with pytest.raises(ValueError, match="nan"):
-        clipping.step(np.array([[np.nan, 0.0]], np.float32))
-    clipping.close()

@@ -84,13 +84,13 @@ def check_windows(batch: dict[str, np.ndarray], window: int, streams: int) -> No
         assert batch["window"][number] == first * streams + stream
 
 
-def versions(batch: dict[str, np.ndarray], context: int = 1) -> list[int]:
+def versions(batch: dict[str, np.ndarray]) -> list[int]:
     """How often each window's context row was written anew; the rest of its memo must be its own."""
     for number, (stream, first) in enumerate(origins(batch)):
-        expected = memo(stream, first + context - 1, int(batch["deter"][number, 1]))
+        expected = memo(stream, first, int(batch["deter"][number, 0, 1]))
         for name, value in expected.items():
-            np.testing.assert_array_equal(batch[name][number], value, err_msg=name)
-    return batch["deter"][:, 1].astype(int).tolist()
+            np.testing.assert_array_equal(batch[name][number], value[None], err_msg=name)
+    return batch["deter"][:, 0, 1].astype(int).tolist()
 
 
 def written(batch: dict[str, np.ndarray], length: int, version: int) -> dict[str, np.ndarray]:
@@ -136,7 +136,7 @@ def test_windows_are_live_rows_of_one_stream_for_any_history(data):
             batch = replay.sample(3, length)
             check_windows(batch, window, streams)
             assert (batch["window"] >= complete - replay.windows).all() and (batch["window"] < complete).all()
-            assert ("deter" in batch) == (context == 1)
+            assert batch["deter"].shape == (3, context, 3)
             if context:
                 versions(batch)
             replay.update(batch["window"], written(batch, length, version))
@@ -151,7 +151,7 @@ def test_a_window_runs_across_the_end_of_an_episode(tmp_path):
     assert batch["is_last"][0].tolist() == [False, True, False, False]
     np.testing.assert_array_equal(batch["reward"][0], [3, 4, 5, 6])
     np.testing.assert_array_equal(batch["action"][0, :, 0], [3.5, 4.5, 5.5, 6.5])
-    np.testing.assert_array_equal(batch["deter"][0], [3, 0, 1])
+    np.testing.assert_array_equal(batch["deter"], [[[3, 0, 1]]])
 
 
 @pytest.mark.property("R1")
@@ -244,7 +244,7 @@ def test_where_two_windows_of_a_batch_overlap_the_later_one_counts(tmp_path):
     seen = {}
     for _ in range(100):
         batch = replay.sample(4, 3)
-        seen |= dict(zip(batch["window"].tolist(), batch["deter"][:, 1].tolist(), strict=True))
+        seen |= dict(zip(batch["window"].tolist(), batch["deter"][:, 0, 1].tolist(), strict=True))
     assert seen == {0: 0, 1: 0, 2: 1, 3: 2, 4: 2, 5: 2}
 
 
