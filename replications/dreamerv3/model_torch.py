@@ -117,7 +117,7 @@ class MLP(nn.Module):
 
 
 class BlockLinear(nn.Module):
-    """G matrices side by side, each for its own part of the input: weight (G, inputs / G, outputs / G), bias (outputs,).
+    """G matrices side by side, each for its part of the input: weight (G, inputs / G, outputs / G), bias (outputs,).
 
     Source: code, embodied/jax/nets.py (BlockLinear); golden layers (bl_*).
     """
@@ -213,6 +213,8 @@ def initialise(module: nn.Module, kind: str, generator: torch.Generator) -> None
         std = math.sqrt(scale * 2 / (fan_in + fan_out)) if kind == "fan_average" else scale / math.sqrt(fan_in)
         nn.init.trunc_normal_(part.weight, 0.0, 1.0, -TRUNCATION, TRUNCATION, generator)
         part.weight.mul_(std / TRUNCATED_STD)
+        if part.bias is not None:
+            part.bias.zero_()
 
 
 # ------------------------------------------------------------------------------------------------------ latent model
@@ -240,7 +242,7 @@ class BlockGRU(nn.Module):
         self.gates = BlockLinear(deter, 3 * deter, blocks)
 
     def weights(self) -> tuple[Tensor, Tensor]:
-        """The first block layer's weights for the state, (G, D / G, D / G), and for x, (D, 3 units): once per rollout."""
+        """The first block layer's weights for the state, (G, D / G, D / G), and for x, (D, 3 units): once a rollout."""
         weight = self.hidden[0].weight
         own = weight.shape[-1]
         return weight[:, :own], weight[:, own:].permute(0, 2, 1).flatten(0, 1)
@@ -543,7 +545,7 @@ STARTS = {"block": BlockStart, "dense": DenseStart}
 class ImageDecoder(nn.Module):
     """From the latent state to pixels: (N, D), (N, S * K) -> (N, C, H, W), the mean of each, around [0, 1].
 
-    A small image, then the encoder's stages backwards: doubled by repeating pixels (pool) or by transposed convolutions;
+    A small image, then the encoder's stages backwards, doubled by repeating pixels (pool) or by transposed convolution;
     norm and SiLU after each but the last, whose sigmoid keeps it in [0, 1] (2023: + 0.5 instead).
     Source: code, dreamerv3/rssm.py:253-359, 2024/nets.py, 2023/nets.py; golden decoder.
     """
@@ -636,7 +638,7 @@ class TwoHot(nn.Module):
         return symexp(mean) if self.even else mean
 
     def loss(self, logits: Tensor, target: Tensor, other: Tensor | None = None, scale: float = 0.0) -> Tensor:
-        """Cross-entropy to a target (...), and `scale` times that to another one, in nats, (...). Both are constants."""
+        """Cross-entropy to a target (...), and `scale` times that to another, in nats, (...). Both are constants."""
         code = self.code(target.detach())
         return -categorical_log_prob(code if other is None else code + scale * self.code(other.detach()), logits)
 
@@ -660,7 +662,7 @@ class Huber(nn.Module):
     def loss(self, raw: Tensor, target: Tensor, other: Tensor | None = None, scale: float = 0.0) -> Tensor:
         """As TwoHot.loss, with sqrt(d^2 + 1) - 1 of the distance d.
 
-        # ours: the authors' configuration names the loss `huber`, and no formula is known to us; this is its smooth form.
+        # ours: the authors' configuration says `huber`, and no formula is known to us; this is its smooth form.
         """
         loss = self._distance_loss(raw, target)
         return loss if other is None else loss + scale * self._distance_loss(raw, other)
@@ -715,7 +717,7 @@ class WorldModel(nn.Module):
 
 
 class Actor(nn.Module):
-    """The policy p(a | features). Discrete: one-hot; continuous: a normal distribution, whose samples may leave [-1, 1].
+    """The policy p(a | features): one-hot if discrete; else a normal distribution, whose samples may leave [-1, 1].
 
     The environment clips them, and so does, in effect, the latent model.
     Source: code, embodied/jax/heads.py:101-155; golden heads, bounded_normal, unimix_categorical.
