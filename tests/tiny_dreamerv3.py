@@ -25,8 +25,8 @@ CHANGES = {
     "replay.capacity_rows": 10_000,
     "replay.memory_rows": 10_000,
     "schedule.total_env_steps": 1200,
-    "schedule.prefill_env_steps": 240,
-    "schedule.learn_every_env_steps": 120,
+    "schedule.train_ratio": 3,  # with batches of 18 rows, an update every 6 rows
+    "schedule.fill_windows": 18,
     "schedule.evaluate_every_env_steps": 360,
     "schedule.checkpoint_every_env_steps": 132,  # no multiple of an episode: checkpoints fall inside episodes
     "video.sequences": 1,

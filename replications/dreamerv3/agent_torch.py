@@ -18,6 +18,7 @@ from replications.dreamerv3.config import Adams, Behaviour, Config, LaProp, Loss
 from replications.dreamerv3.model_torch import Actor, Critic, State, WorldModel, exact, image_keys, imagine
 from shared.device_torch import prepare as prepare
 from shared.device_torch import set_exact_arithmetic, to_numpy
+from shared.envs.spec import ArraySpec, ObsSpec
 from shared.errors import UserError
 from shared.formulas.divergences import categorical_kl, floor_nats
 from shared.formulas.elbo import bernoulli_log_prob
@@ -84,6 +85,14 @@ class DreamerV3Agent:
         memo = {name: value.cpu().numpy() for name, value in self.memo(state).items()}
         return Acted(action.cpu().numpy(), {**state, "action": action}, memo)
 
+    @property
+    def memo_spec(self) -> ObsSpec:
+        """What one row's memo is."""
+        if not self.config.batch.context:
+            return {}
+        deter, stoch = self.config.size.deter_size, self.config.model.stoch_size
+        return {"deter": ArraySpec((deter,), "float32"), "stoch": ArraySpec((stoch,), "uint8")}
+
     def memo(self, state: State) -> dict[str, Tensor]:
         """A latent state as replay keeps it; none where windows do not start from one."""
         if not self.config.batch.context:
@@ -93,7 +102,7 @@ class DreamerV3Agent:
     # ---------------------------------------------------------------------------------------------------- learning
 
     def learn(self, batch: Arrays) -> Learned:
-        """One update on windows (B, context + T). The memo of the T rows is new, that of the row before them as it was.
+        """One update on windows (B, context + T). The memo is that of the T rows.
 
         Without context a window begins as an episode does.
         """
@@ -111,9 +120,7 @@ class DreamerV3Agent:
             "state": self.start(batch),
         }
         metrics, post = self.update(**inputs, **self.learning_noise(*rows["reward"].shape))
-        memo = {name: to_numpy(value) for name, value in self.memo(post).items()}
-        renewed = {name: np.concatenate([batch[name][:, :context], value], 1) for name, value in memo.items()}
-        return Learned(metrics, renewed)
+        return Learned(metrics, {name: to_numpy(value) for name, value in self.memo(post).items()})
 
     def start(self, batch: Arrays) -> State:
         """The state before the rows to learn from, (B, ...): stored with the row before, or the initial one."""

@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from shared.config import Strict, build, listing, read_resolved
 from shared.errors import cli
-from shared.training.schedule import Schedule
+from shared.training.schedule import RatioSchedule
 
 Positive = Field(gt=0)
 NonNegative = Field(ge=0)
@@ -217,7 +217,7 @@ class Config(Strict):
     exploration: Exploration
     batch: Batch
     replay: ReplayConfig
-    schedule: Schedule
+    schedule: RatioSchedule
     evaluation: Evaluation
     video: Video
 
