@@ -592,7 +592,8 @@ class Decoder(nn.Module):
 
     def __init__(self, config, size, obs_spec: Mapping):
         super().__init__()
-        self.channels = {key: obs_spec[key].shape[-1] for key in image_keys(obs_spec)}
+        # code: the decoder has images in the order of the specification, the encoder sorts them
+        self.channels = {key: spec.shape[-1] for key, spec in obs_spec.items() if len(spec.shape) == 3}
         self.order = config.decoder_reads
         stoch, vectors = config.stoch_size * size.classes, vector_shapes(obs_spec)
         self.images = self.vectors = None

@@ -78,8 +78,9 @@ def make_batch(variant="dreamerv3", seed=0, size=3, length=6, **changes):
     }
     for key, spec in spec_of(variant).items():
         drawn = random.normal(size=(*shape, *spec.shape))
-        if len(spec.shape) == 3:  # one is bright, another dark: noise alone looks always the same
-            drawn = 255 * random.uniform(size=drawn.shape) * random.uniform(size=(*shape, 1, 1, 1))
+        if len(spec.shape) == 3:  # large squares: noise of single pixels looks always the same
+            squares = random.integers(0, 256, (*shape, 4, 4, spec.shape[-1]))
+            drawn = squares.repeat(16, axis=2).repeat(16, axis=3)
         rows[key] = drawn.astype(spec.dtype)
     if context:
         sizes = config.size
