@@ -39,8 +39,8 @@ GRADIENT = 2e-5
 UPDATE = 1e-4
 PARAMETER = 2e-6
 
-SMALLEST_NORM = 1e-3  # that a parameter counts as in gradient clipping
-FINAL_SHARE = 0.1  # of the learning rate, where it is annealed
+SMALLEST_NORM = 1e-3                                          # that a parameter counts as in gradient clipping
+FINAL_SHARE = 0.1                                             # of the learning rate, where it is annealed
 
 
 # Distributions
@@ -328,7 +328,7 @@ def test_normalisers(library, case):
     for t, x in enumerate(golden["x"]):
         *state, offset, scale = library(update, x, *state)
         for name, value in zip([*names, "offset", "scale"], [*state, offset, scale], strict=True):
-            if name in golden:  # corr: only with debias
+            if name in golden:                                # corr: only with debias
                 close(value, golden[name][t], FORWARD, f"{name} after update {t + 1}")
 
 

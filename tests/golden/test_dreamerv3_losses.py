@@ -28,10 +28,10 @@ from tests.golden.loading import options, take
 FORWARD = 1e-5
 GRADIENT = 2e-5
 
-RATE, LOW, HIGH, LIMIT = 0.01, 5.0, 95.0, 1.0  # of the return normaliser
-UNIMIX = 0.01  # of one-hot actions
+RATE, LOW, HIGH, LIMIT = 0.01, 5.0, 95.0, 1.0                 # of the return normaliser
+UNIMIX = 0.01                                                 # of one-hot actions
 MIN_STD, MAX_STD = 0.1, 1.0
-ADVANTAGE_LIMIT = 1e-8  # smallest std that advantages are divided by
+ADVANTAGE_LIMIT = 1e-8                                        # smallest std that advantages are divided by
 
 
 def v3_return(rew, live, cont, boot):
@@ -93,7 +93,7 @@ def policy_terms(x):
     terms = []
     for name in sorted(x):
         if name.startswith("policy_logits"):
-            key = name.removeprefix("policy_logits")  # "" for a plain categorical, "_a" for one-hot action a
+            key = name.removeprefix("policy_logits")          # "" for a plain categorical, "_a" for one-hot action a
             logits = unimix(x[name], UNIMIX if key else 0.0)
             pair = categorical_log_prob(x[f"action{key}"], logits), categorical_entropy(logits)
             terms.append([term if term.ndim == 2 else term.sum(-1) for term in pair])
@@ -103,11 +103,11 @@ def policy_terms(x):
 def imagination_losses(x, setting, advantage_normaliser):
     """DreamerV3, actor and critic learning."""
     gamma = horizon_discount(setting["horizon"])
-    disc = 1.0 if setting["contdisc"] else gamma  # the continue head contains the discount, or not
+    disc = 1.0 if setting["contdisc"] else gamma              # the continue head contains the discount, or not
     live = disc * x["con"]
     value, slow = decoded(x["value_logits"], x["bins"]), decoded(x["slowvalue_logits"], x["bins"])
     baseline = slow if setting["slowtar"] else value
-    weight = (discount_weights(live.T) * live.T).T / disc  # the start's own continuation counts
+    weight = (discount_weights(live.T) * live.T).T / disc     # the start's own continuation counts
     ret = v3_return(x["rew"], live, 0 * live + setting["lam"], baseline)
 
     low = ema(x["retnorm_lo_before"], percentile(ret, LOW), RATE)
