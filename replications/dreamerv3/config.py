@@ -253,6 +253,15 @@ class Config(Strict):
         return self
 
     @model_validator(mode="after")
+    def random_rows_have_no_memo(self):
+        if self.exploration.prefill == "random" and self.batch.context:
+            raise ValueError(
+                "exploration.prefill: random asks for batch.context: 0, as in the 2023 agent: random actions come "
+                "without the latents that a window would start from"
+            )
+        return self
+
+    @model_validator(mode="after")
     def replayed_values_are_joint(self):
         if self.optimisers.order == "sequential" and self.loss.replay_value_scale:
             raise ValueError("loss.replay_value_scale must be 0 with optimisers.order: sequential, the 2023 agent's")

@@ -71,6 +71,13 @@ def check(config: Config, task: str) -> None:
             f"--task {task}: environment.observations is vectors, as for control, and a game shows images; take a "
             "variant for games such as atari100k, or a control task such as walker_walk"
         )
+    rows = config.schedule.total_env_steps // config.environment.action_repeat
+    if plan(config).first_update >= rows:
+        raise UserError(
+            f"schedule.total_env_steps ({config.schedule.total_env_steps:,}) are about {rows:,} rows, and the first "
+            f"update comes after {plan(config).first_update:,}; lower schedule.fill_windows, environment.parallel or "
+            "batch.length, or raise schedule.total_env_steps"
+        )
 
 
 def window(config: Config) -> int:
