@@ -467,7 +467,7 @@ def test_one_update_is_made_of_losses_before_it():
         action=torch.from_numpy(batch["action"][:, :-1]), reward=rows["reward"], is_first=rows["is_first"],
         continuation=torch.full((3, 6), 1 - 1 / 333), noise=noise["noise"], state=twin.start(batch),
     )  # fmt: skip
-    assert float(total) == pytest.approx(float(metrics["loss"]), rel=1e-6)
+    assert float(total.detach()) == pytest.approx(float(metrics["loss"]), rel=1e-6)
     starts = agent_torch.imagination_starts(behaviour, {**post, "is_terminal": rows["is_terminal"]})
     names = {"action_noise": noise["action_noise"], "latent_noise": noise["imagined_noise"]}
     _, returns, found = twin.learn_behaviour(starts, **names)
@@ -475,7 +475,7 @@ def test_one_update_is_made_of_losses_before_it():
         assert float(found[name]) == pytest.approx(float(metrics[name]), rel=1e-5), name
     flags = (rows["is_last"], rows["is_terminal"])
     value = twin.replayed_values(post, rows["reward"], *flags, returns[0])
-    assert float(value) == pytest.approx(float(metrics["replay_value_loss"]), rel=1e-5)
+    assert float(value.detach()) == pytest.approx(float(metrics["replay_value_loss"]), rel=1e-5)
 
 
 def test_imagination_may_start_from_the_last_rows_alone():
