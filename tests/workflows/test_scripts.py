@@ -56,6 +56,25 @@ def test_work_of_a_paper_with_one_action_repeat_by_hand():
     assert cost.work_of(VALUES | {"environment": world}, "walker_walk", "torch").planned_actions == 50_000 // 2
 
 
+def test_work_of_a_paper_that_learns_by_rows_by_hand():
+    # 500 000 env steps at repeat 2 are 250 000 decisions in 500 episodes, 250 500 rows; 2048 of them fill the replay,
+    # then every other row brings an update, the first at once; tests at 0, 10 000, ..., 500 000
+    values = {
+        "environment": {"action_repeat": 2, "time_limit_env_steps": 1000, "parallel": 16},
+        "batch": {"size": 16, "length": 64, "context": 1},
+        "schedule": {
+            "total_env_steps": 500_000,
+            "train_ratio": 512,
+            "fill_windows": 1024,
+            "evaluate_every_env_steps": 10_000,
+            "checkpoint_every_env_steps": 10_000,
+        },
+        "evaluation": {"episodes": 1},
+    }
+    work = cost.work_of(values, "walker_walk", "torch")
+    assert work == cost.Work(551_000, updates=1 + (250_500 - 2048) // 2, planned_actions=551_000 // 2)
+
+
 def test_collecting_by_noise_plans_test_episodes_only():
     work = cost.work_of(VALUES | {"exploration": {"collect": "noise"}}, "cartpole_swingup", "torch")
     assert work.planned_actions == 30_000 // 8
