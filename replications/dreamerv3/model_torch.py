@@ -21,6 +21,7 @@ from shared.formulas.distributions import (
 from shared.formulas.elbo import gaussian_log_prob
 from shared.formulas.sampling import categorical_sample, reparameterise, straight_through, unimix
 from shared.formulas.transforms import symexp, symexp_bins, symlog, twohot, twohot_mean
+from shared.layers_torch import tanh
 
 # deter (..., D), stoch (..., S, K), and logit (..., S, K), of which the distribution is made by RSSM.log_probs.
 State = dict[str, Tensor]
@@ -297,7 +298,7 @@ class DenseGRU(nn.Module):
 def gated(gates: Tensor, deter: Tensor) -> Tensor:
     """The GRU's update: gates (..., 3 n), reset, candidate and update one after the other; deter (..., n)."""
     reset, candidate, update = exact(gates).chunk(3, dim=-1)
-    return torch.lerp(deter, torch.tanh(torch.sigmoid(reset) * candidate), torch.sigmoid(update + UPDATE_BIAS))
+    return torch.lerp(deter, tanh(torch.sigmoid(reset) * candidate), torch.sigmoid(update + UPDATE_BIAS))
 
 
 GRUS = {"block": BlockGRU, "dense": DenseGRU}
