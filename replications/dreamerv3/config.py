@@ -250,6 +250,11 @@ class Config(Strict):
                 f"behaviour.imagine_last ({self.behaviour.imagine_last}) exceeds batch.length ({self.batch.length}); "
                 "lower it, or write 0 for all rows"
             )
+        if self.behaviour.imagine_last == 1 and self.loss.replay_value_scale:
+            raise ValueError(
+                "behaviour.imagine_last must not be 1 where loss.replay_value_scale is positive: the last row's value "
+                "has no return; write 2 or more, or 0 for all rows"
+            )
         return self
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 The numbers of the authors' code are in tests/golden/test_dreamerv3_model.py.
 """
 
+import contextlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -525,6 +526,7 @@ def test_a_state_from_another_kind_of_device_is_refused():
         ({"model__blocks": 5}, r"deter_size \(16\) is no multiple of model.blocks \(5\)"),
         ({"model__min_std": 1.0}, "must be below max_std"),
         ({"behaviour__imagine_last": 7}, r"imagine_last \(7\) exceeds batch.length \(6\)"),
+        ({"behaviour__imagine_last": 1}, "imagine_last must not be 1"),
         ({"batch__length": 1}, "batch.length must be at least 2"),
         ({"optimisers__order": "sequential"}, "replay_value_scale must be 0"),
         ({"video__context": 8}, r"context \(8\) must be shorter"),
@@ -533,3 +535,32 @@ def test_a_state_from_another_kind_of_device_is_refused():
 def test_impossible_settings_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         make_config(**changes)
+
+
+@pytest.mark.parametrize("variant", ["dreamerv3", "vision", "vision-2024", "proprio-2023", "atari"])
+def test_mixed_precision_changes_matrix_products_alone(monkeypatch, variant):
+    """As on a GPU, but on a CPU: losses within one part in fifty of float32's; parameters and memos stay float32."""
+    exact = make_agent(variant).learn(make_batch(variant)).metrics
+    agent = make_agent(variant)
+    monkeypatch.setattr(agent, "arithmetic", lambda: torch.autocast("cpu", torch.bfloat16))
+    learned = agent.learn(make_batch(variant))
+    rows = agent_suite.rows_of(make_batch(variant), 0, is_first=True)
+    acted = agent.act(rows, agent.initial_carry(3), explore=True)
+    assert float(learned.metrics["loss"]) == pytest.approx(float(exact["loss"]), rel=0.02)
+    assert float(learned.metrics["loss"]) != float(exact["loss"])
+    assert {x.dtype for x in agent.parts.state_dict().values()} == {torch.float32}
+    assert acted.action.dtype == np.float32 and all(x.dtype == torch.float32 for x in acted.carry.values())
+    for memo in (learned.memo, acted.memo):
+        assert {name: str(x.dtype) for name, x in memo.items()} == {
+            name: s.dtype for name, s in agent.memo_spec.items()
+        }
+
+
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
+def test_precision_is_mixed_on_a_gpu_alone():
+    agent = make_agent()
+    assert isinstance(agent.arithmetic(), contextlib.nullcontext)
+    agent.device = torch.device("cuda")
+    assert isinstance(agent.arithmetic(), torch.autocast)
+    agent.config = make_config(precision="float32")
+    assert isinstance(agent.arithmetic(), contextlib.nullcontext)
