@@ -243,10 +243,13 @@ class BlockGRU(nn.Module):
         self.gates = BlockLinear(deter, 3 * deter, blocks)
 
     def weights(self) -> tuple[Tensor, Tensor]:
-        """The first block layer's weights for the state, (G, D / G, D / G), and for x, (D, 3 units): once a rollout."""
+        """The first block layer's weights for the state, (G, D / G, D / G), and for x, (G, 3 units, D / G).
+
+        Cut once for a whole rollout: the gradient of a cut is as large as the weights.
+        """
         weight = self.hidden[0].weight
         own = weight.shape[-1]
-        return weight[:, :own], weight[:, own:].permute(0, 2, 1).flatten(0, 1)
+        return weight[:, :own], weight[:, own:]
 
     def action_part(self, action: Tensor) -> Tensor:
         """What depends on the action alone, (..., A) -> (..., units): computed once for all time steps."""
@@ -257,8 +260,9 @@ class BlockGRU(nn.Module):
         of_state, of_inputs = weights
         x = torch.cat([self.deter_in(deter), self.stoch_in(stoch), action_part], -1)
         before = in_blocks(deter, self.blocks)
-        first = in_blocks(F.linear(x, of_inputs, self.hidden[0].bias), self.blocks)
-        x = self.norms[0](joined(torch.baddbmm(first, before, of_state)))
+        bias = self.hidden[0].bias.view(self.blocks, 1, -1)
+        seen = torch.baddbmm(bias, x.expand(self.blocks, -1, -1), of_inputs)
+        x = self.norms[0](joined(torch.baddbmm(seen, before, of_state)))
         for layer, norm in zip(self.hidden[1:], self.norms[1:], strict=True):
             x = norm(joined(layer(x)))
         return joined(gated(self.gates(x), before))
