@@ -479,6 +479,27 @@ def test_one_update_is_made_of_losses_before_it():
     assert float(value.detach()) == pytest.approx(float(metrics["replay_value_loss"]), rel=1e-5)
 
 
+@pytest.mark.parametrize("variant", ["dreamerv3", "proprio-2023"])
+def test_the_policy_finds_what_is_rewarded(variant):
+    """An action earns its first entry less the square of its second: from random rows alone the agent learns (1, 0)."""
+    width = {f"sizes__{size}__{name}": 32 for size in ("12m", "s2023") for name in ("units", "deter_size")}
+    adams = {f"optimisers__adam__{name}__learning_rate": 1e-3 for name in ("model", "actor", "critic")}
+    rates = {"optimisers__laprop__learning_rate": 1e-3, "behaviour__discount_steps": 10, **adams}
+    agent, random = make_agent(variant, **width, **rates), np.random.default_rng(0)
+    length = 8 + agent.config.batch.context
+    for _ in range(200):
+        action = random.uniform(-1, 1, (8, length, ACTIONS)).astype(np.float32)
+        led_here = np.concatenate([0 * action[:, :1], action[:, :-1]], 1)
+        flags = {name: np.zeros((8, length), bool) for name in ("is_first", "is_last", "is_terminal")}
+        memo = {name: np.zeros((8, length, *s.shape), s.dtype) for name, s in agent.memo_spec.items()}
+        seen = {"height": led_here[..., 0], "velocity": led_here[..., [0, 1, 2, 0]]}
+        reward = led_here[..., 0] - led_here[..., 1] ** 2
+        agent.learn({"action": action, "reward": reward, **flags, **memo, **seen})
+    with torch.no_grad():
+        mean, _ = agent.actor(agent.model.latent.features(agent.model.latent.initial(1)))
+    assert mean[0, 0] > 0.9 and abs(mean[0, 1]) < 0.5, mean
+
+
 def test_imagination_may_start_from_the_last_rows_alone():
     rows = {"deter": torch.arange(6.0).reshape(2, 3, 1)}
     starts = agent_torch.imagination_starts(behaviour_of(imagine_last=2), rows)
