@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from shared.errors import UserError
 
@@ -34,6 +34,33 @@ class Strict(BaseModel):
     """Base of every config model: no silent conversion, no change after construction, no unknown key."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Batch(Strict):
+    """What one update learns from. This group and the next two are the same in every paper."""
+
+    size: PositiveInt  # B, chunks
+    length: PositiveInt  # T, rows
+
+
+class Evaluation(Strict):
+    """How many episodes one evaluation plays."""
+
+    episodes: PositiveInt
+
+
+class Video(Strict):
+    """What the film at the end of a run shows."""
+
+    sequences: PositiveInt
+    context: PositiveInt  # frames that the model sees
+    length: PositiveInt  # frames in all
+
+    @model_validator(mode="after")
+    def context_inside(self):
+        if self.context >= self.length:
+            raise ValueError(f"context ({self.context}) must be shorter than length ({self.length}) frames")
+        return self
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -80,7 +80,8 @@ def train(
         "1",
         *extra,
     ]
-    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # a run of seconds, before which XLA would think for half a minute
+    # A run of seconds, before which XLA would think for half a minute.
+    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"}
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **quick}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 

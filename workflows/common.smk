@@ -15,7 +15,10 @@ SCALE = read_scale(config["scale"])
 
 if SCALE["name"] == "smoke":
     # A smoke run lasts seconds, and XLA would think for half a minute before it. Read by JAX in every job.
-    os.environ.update(JAX_DISABLE_MOST_OPTIMIZATIONS="1")
+    quick = "--xla_cpu_use_fusion_emitters=false"
+    os.environ.update(
+        JAX_DISABLE_MOST_OPTIMIZATIONS="1", XLA_FLAGS=f"{os.environ.get('XLA_FLAGS', '')} {quick}".strip()
+    )
 
 # `python` in a rule is the Python that runs Snakemake (a conda environment, if asked for, still comes first).
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get_exec_path()]))

@@ -105,6 +105,11 @@ rule dreamer_table_1:
         at_scale("results/{scale}/dreamer/table_1.png"),
 
 
+rule dreamer_side_by_side:
+    input:
+        at_scale("results/{scale}/dreamer/side_by_side.png"),
+
+
 rule dreamer_lineages:
     input:
         at_scale("results/{scale}/dreamer/lineages.png"),

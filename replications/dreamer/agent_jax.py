@@ -90,7 +90,7 @@ class DreamerAgent:
             networks = initialise(Networks.make(config, act_spec), jax.random.key(init_seed))
         self.place = jax.devices("gpu" if device == "cuda" else "cpu")[0]
         self.networks = jax.device_put(networks, self.place)
-        self.moments = first_moments(self.settings, self.networks)
+        self.moments = jax.device_put(first_moments(self.settings, self.networks), self.place)
         self.key = jax.device_put(jax.random.key(noise_seed), self.place)
         self.updates = 0
 
@@ -110,8 +110,9 @@ class DreamerAgent:
         seen = {name: obs[name] for name in ("image", "is_first")}
         epsilon = self.config.exploration.epsilon
         share = linear(self.updates, epsilon.start, epsilon.end, epsilon.decay_updates)
+        carry = jax.device_put(dict(carry), self.place)  # else the first call is compiled apart from the others
         self.key, carry = act_step(
-            self.settings, self.networks, self.key, dict(carry), seen, share if explore else epsilon.evaluation,
+            self.settings, self.networks, self.key, carry, seen, share if explore else epsilon.evaluation,
             explore=explore,
         )  # fmt: skip
         return Acted(np.array(carry["action"]), carry, {})

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from shared.config import Strict, build, read_resolved
+from shared.config import Batch, Evaluation, Strict, Video, build, read_resolved
 from shared.errors import cli
 from shared.training.schedule import Schedule
 
@@ -177,11 +177,6 @@ class Exploration(Strict):
     epsilon: Epsilon  # discrete actions
 
 
-class Batch(Strict):
-    size: PositiveInt  # B, chunks
-    length: PositiveInt  # T, rows
-
-
 class ReplayConfig(Strict):
     older: PositiveInt  # older episodes in the pool, at most (where pool is None)
     recent: NonNegativeInt  # new episodes in the pool, at most; 0: none counts as new, all are drawn alike
@@ -198,22 +193,6 @@ class ReplayConfig(Strict):
     def pool_holds_the_recent(self):
         if self.pool is not None and self.pool < self.recent:
             raise ValueError(f"pool ({self.pool}) must be at least recent ({self.recent}): it holds both kinds")
-        return self
-
-
-class Evaluation(Strict):
-    episodes: PositiveInt
-
-
-class Video(Strict):
-    sequences: PositiveInt
-    context: PositiveInt  # frames that the model sees
-    length: PositiveInt  # frames in all
-
-    @model_validator(mode="after")
-    def context_inside(self):
-        if self.context >= self.length:
-            raise ValueError(f"context ({self.context}) must be shorter than length ({self.length}) frames")
         return self
 
 

@@ -38,7 +38,7 @@ from replications.dreamer.figures_published import (
 from shared.figures.aggregate import BOOTSTRAP_SEED, LEVEL, REPETITIONS
 from shared.figures.binned import SeedMeans, bin_width
 from shared.figures.command import Drawn, Request
-from shared.figures.curves import random_returns
+from shared.figures.curves import lives_are_episodes, random_returns
 from shared.figures.grid import Grid
 from shared.figures.page import INK, WIDTH, Page, human, styled
 from shared.figures.panels import (
@@ -180,6 +180,16 @@ CURVES = {
         ("Which repeats and tasks the paper's figure shows is not known to us: both are our choice.",),
         seeds=2,
     ),
+    "side_by_side": Curves(
+        "side by side: a learned behaviour and online planning, action repeat 8",
+        {
+            "repeat-8": Method("Dreamer", "Dreamer", BLUE),
+            "planet-repeat-8": Method("PlaNet (online planning)", "PlaNet", PURPLE),
+        },
+        ("cartpole_swingup",),
+        {},
+        ("Ours: the paper has no such figure. Both methods learn the same world model and repeat each action 8 times.",),
+    ),
     "lineages": Curves(
         "code lineages: the paper's code, the released code, the paper's text",
         {
@@ -303,7 +313,7 @@ def _legend_entries(
         entries += [(f"{method}, published", _stroke(LINE_COLOR, style, 0.9)) for method, style in GUIDE_STYLE.items()]
     if curves.released:
         entries.append(("TF2 code, released: 5 seeds, mean and deviation", _stroke(RELEASED_COLOR, (0, (1, 1)), 0.9)))
-    if sources:
+    if len(random_returns(sources)):
         entries.append(("random actions", _stroke(RANDOM_COLOR, RANDOM_STYLE, 1.1)))
     return method_handles(curves.methods, {source.key[:2] for source in sources}), entries
 
@@ -324,21 +334,29 @@ def _notes(curves: Curves, request: Request, of_task: Mapping[str, Runs], summar
     sources = [source for runs in of_task.values() for found in runs.values() for source in found]
     single = single_seeds(of_task.values(), curves.methods)
     further = [NAMES[task] for task in of_task if task not in curves.tasks]
+    published = f" (released: {human(CURVE_BIN)}, ten episodes)" if curves.released else ""
+    random = " Random: mean return of the runs' own random prefill." if len(random_returns(sources)) else ""
     notes = [
         "Line: mean over seeds; band: one standard deviation over seeds to either side. Before that the test episodes "
-        f"of a seed are averaged within bins of {human(summary.width)} env steps (published: {human(CURVE_BIN)}, ten "
-        f"episodes). Thin lines: single seeds. Bar at the end of a curve: {LEVEL:.0%} bootstrap interval of its last "
-        f"mean (seeds drawn with replacement; {REPETITIONS} draws from NumPy's default generator with seed "
-        f"{BOOTSTRAP_SEED}). Dashed: an unfinished run, or a point that not all seeds have reached. Random: mean "
-        "return of the runs' own random prefill.",
+        f"of a seed are averaged within bins of {human(summary.width)} env steps{published}. Thin lines: "
+        f"single seeds. Bar at the end of a curve: {LEVEL:.0%} bootstrap interval of its last mean (seeds "
+        f"drawn with replacement; {REPETITIONS} draws from NumPy's default generator with seed "
+        f"{BOOTSTRAP_SEED}). Dashed: an unfinished run, or a point that not all seeds have reached.{random}",
     ]
-    if curves.lines:
-        others = " D4PG and A3C: 100M env steps, A3C from states instead of pixels, neither on quadruped tasks."
+    if any(map(lives_are_episodes, sources)):
         notes.append(
-            "Horizontal lines: final scores of the table in Appendix G (arXiv 1912.01603 v3), means of 5 seeds, made "
-            "by the TF1 code as variant dreamer is set. The paper's own curves are not published as numbers."
-            + others
-            * (D4PG in curves.lines)
+            "No line of random actions on games: training episodes, the random ones too, end with a lost life, and the "
+            "curves are of whole games."
+        )
+    if curves.lines:
+        others = (
+            " D4PG and A3C are others' agents: 100M env steps, A3C from states instead of pixels, neither on quadruped "
+            "tasks."
+        )
+        notes.append(
+            "Horizontal lines: final scores of the table in Appendix G (arXiv 1912.01603 v3), means of 5 seeds; "
+            "Dreamer's were made by the TF1 code as variant dreamer is set. The paper's own curves are not published "
+            "as numbers." + others * (D4PG in curves.lines)
         )
     if curves.released:
         average = released_average(request.reference.with_name(RELEASED))

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from replications.dreamer.figures_curves import LEGEND_LINE, METHODS, panel_grid
 from replications.dreamer.figures_published import FINAL, NAMES, length_note, panel_tasks
-from shared.figures.binned import bin_width
+from shared.figures.binned import last_bin
 from shared.figures.command import Drawn, Request
 from shared.figures.page import INK, Page, styled
 from shared.figures.panels import NOT_RUN_COLOR, legend, panel_head
@@ -70,7 +70,7 @@ def _points(sources: Sequence[Source], seeds: int | None) -> list[dict]:
     """One row per curve of runs, in the order of methods, frameworks and horizons."""
     rows = []
     for (framework, variant, task), runs in by_curve(sources).items():
-        cell = Cell(runs, max(seeds or 0, len(runs)), False, bin_width(runs))
+        cell = Cell(runs, max(seeds or 0, len(runs)), False, last_bin(runs))
         means = pd.Series([episodes.mean() for episodes in cell.seeds], dtype=float)
         deviation = means.std(ddof=0) if len(means) > 1 else math.nan
         rows.append(

@@ -1,6 +1,7 @@
 """Dreamer's final scores from run files: the bars of Figure 6 and the table of Appendix G, both beside the published.
 
-A final score is the mean over seeds and the test episodes of the last bin of a curve: 100,000 env steps of 5M.
+A final score is the mean over seeds and the test episodes of the last bin of a curve: ten, after 4,905,000 env steps
+of 5M, where the bin before ends.
 shared/figures/tables.py has the cells and the rule of the verdicts.
 """
 
@@ -26,7 +27,7 @@ from replications.dreamer.figures_published import (
     read_table,
     score,
 )
-from shared.figures.binned import bin_width
+from shared.figures.binned import last_bin
 from shared.figures.command import Drawn, Request
 from shared.figures.page import INK, MARGIN, QUIET, Page, styled
 from shared.figures.panels import Handles, legend
@@ -66,7 +67,7 @@ def scores(request: Request) -> pd.DataFrame:
 def _row(sources, key: tuple[str, str, str], request: Request, mixed: Mapping, table: pd.DataFrame) -> dict:
     """One score of ours beside its published counterpart."""
     framework, variant, task = key
-    cell = Cell(sources, max(request.seeds or 0, len(sources)), key in mixed, bin_width(sources))
+    cell = Cell(sources, max(request.seeds or 0, len(sources)), key in mixed, last_bin(sources))
     published, numbers = score(table, OURS[variant], task), cell.numbers()
     return {
         "kind": "ours",
@@ -130,9 +131,9 @@ def figure_6(request: Request) -> Drawn:
         f"Bar: mean over seeds and the {FINAL} of finished runs; "
         "whisker: one standard deviation over seeds. A task without bars was not run. Average: mean over the tasks "
         "that have a bar; their number stands above it.",
-        "Strokes: the table of Appendix G (arXiv 1912.01603 v3), means of 5 seeds, made by the TF1 code as variant "
-        "dreamer is set; Dreamer and PlaNet (with action repeat 2) after 5M env steps, D4PG from pixels and A3C from "
-        "states after 100M. Averages recomputed from the tasks: "
+        "Strokes: the table of Appendix G (arXiv 1912.01603 v3), means of 5 seeds: Dreamer after 5M env "
+        "steps, made by the TF1 code as variant dreamer is set; PlaNet (with action repeat 2) after 5M; D4PG from "
+        "pixels and A3C from states after 100M, which are others' agents. Averages recomputed from the tasks: "
         + ", ".join(f"{row.method} {row.score:.2f} over {row.tasks}" for row in averages_of(published))
         + " tasks. D4PG and A3C have no quadruped tasks, so that their averages are not over the same tasks.",
         *length_note(request.sources),
@@ -185,7 +186,7 @@ def _deviations(request: Request) -> dict[tuple[str, str, str], float]:
     """Standard deviation over seeds of the seeds' final scores; NaN for one seed."""
     found = {}
     for key, sources in by_curve(request.sources).items():
-        seeds = [episodes.mean() for episodes in Cell(sources, 0, False, bin_width(sources)).seeds]
+        seeds = [episodes.mean() for episodes in Cell(sources, 0, False, last_bin(sources)).seeds]
         found[key] = float(pd.Series(seeds).std(ddof=0)) if len(seeds) > 1 else math.nan
     return found
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from replications.dreamer.config import Config, Environment
 from shared import config as configs
 from shared import errors, launch, runner
-from shared.envs import atari
+from shared.envs import atari, toy
 from shared.envs.spec import Env
 from shared.envs.suite import check_task, is_game, libraries
 from shared.errors import UserError
@@ -67,6 +67,13 @@ def check(config: Config, task: str) -> None:
         raise UserError(
             f"--task {task}: model.continuation is false, so imagination would not know that a game ends; take variant "
             "atari, or a control task such as walker_walk"
+        )
+    if config.model.continuation and not is_game(task) and task not in toy.TASKS:
+        raise UserError(
+            f"--task {task}: this config is for games (model.continuation is true, exploration.action_noise is "
+            f"{config.exploration.action_noise}, loss.reward_transform is {config.loss.reward_transform}), and a "
+            "control task never ends before its time limit; take a variant for control tasks such as dreamer, or a "
+            "game such as atari_pong"
         )
 
 

@@ -121,13 +121,18 @@ class DreamerV2Agent:
         A chunk starts from the zero state, and the action that led to its first row is unknown to it: zero.
         """
         rows = {name: batch[name] for name in ("image", "action", "is_first", "reward", "is_terminal")}
-        now = Now(self.ramp("gradient_mix"), self.ramp("entropy"), target_share(self.config.behaviour, self.updates))
+        now = self.now()
         self.networks, self.moments, self.key, metrics = learn_step(
             self.settings, self.networks, self.moments, self.key, rows, now,
             constant_actions=self.actions_are_constants(now.mix),
         )  # fmt: skip
         self.updates += 1
         return Learned(metrics, {})
+
+    def now(self) -> Now:
+        """Where this update stands in the run."""
+        share = target_share(self.config.behaviour, self.updates)
+        return Now(self.ramp("gradient_mix"), self.ramp("entropy"), share)
 
     def actions_are_constants(self, mix: float) -> bool:
         """Whether the actor's loss has no path through imagined actions, so that imagination needs no gradient."""

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from shared.config import Strict, build, read_resolved
+from shared.config import Batch, Evaluation, Strict, Video, build, read_resolved
 from shared.errors import cli
 from shared.training.schedule import Schedule
 
@@ -135,11 +135,6 @@ class Exploration(Strict):
     policy: Literal["sample", "random"]  # what a training episode executes: the actor's draws, or uniform ones
 
 
-class Batch(Strict):
-    size: PositiveInt  # B, chunks
-    length: PositiveInt  # T, rows
-
-
 class ReplayConfig(Strict):
     """Every chunk is from an episode drawn uniformly, whatever its length."""
 
@@ -147,22 +142,6 @@ class ReplayConfig(Strict):
     least_rows: PositiveInt  # shorter episodes are not kept
     capacity_rows: PositiveInt  # beyond it the oldest episodes go
     memory_rows: PositiveInt
-
-
-class Evaluation(Strict):
-    episodes: PositiveInt
-
-
-class Video(Strict):
-    sequences: PositiveInt
-    context: PositiveInt  # frames that the model sees
-    length: PositiveInt  # frames in all
-
-    @model_validator(mode="after")
-    def context_inside(self):
-        if self.context >= self.length:
-            raise ValueError(f"context ({self.context}) must be shorter than length ({self.length}) frames")
-        return self
 
 
 class Config(Strict):

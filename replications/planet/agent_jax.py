@@ -72,7 +72,7 @@ class PlanetAgent:
             model = initialise(WorldModel(config.model, act_spec.size), jax.random.key(init_seed))
         self.place = jax.devices("gpu" if device == "cuda" else "cpu")[0]
         self.model = jax.device_put(model, self.place)
-        self.moments = make_optimiser(config.optimiser).init(self.model)
+        self.moments = jax.device_put(make_optimiser(config.optimiser).init(self.model), self.place)
         self.key = jax.device_put(jax.random.key(noise_seed), self.place)
         self.updates = 0
 
@@ -90,7 +90,8 @@ class PlanetAgent:
         if obs["is_last"].all():
             return Acted(np.zeros((len(obs["is_first"]), self.act_spec.size), np.float32), carry, {})
         seen = {name: obs[name] for name in ("image", "is_first")}
-        self.key, carry = act_step(self.settings, self.model, self.key, dict(carry), seen, explore=explore)
+        carry = jax.device_put(dict(carry), self.place)  # else the first call is compiled apart from the others
+        self.key, carry = act_step(self.settings, self.model, self.key, carry, seen, explore=explore)
         return Acted(np.array(carry["action"]), carry, {})
 
     # ---------------------------------------------------------------------------------------------------- learning

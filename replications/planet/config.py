@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from shared.config import Strict, build, read_resolved
+from shared.config import Batch, Evaluation, Strict, Video, build, read_resolved
 from shared.errors import cli
 from shared.training.schedule import Schedule
 
@@ -119,11 +119,6 @@ class Exploration(Strict):
     action_noise: float = NonNegative  # standard deviation, in units of the action box [-1, 1]
 
 
-class Batch(Strict):
-    size: PositiveInt  # B, chunks
-    length: PositiveInt  # T, rows
-
-
 class ReplayConfig(Strict):
     older: PositiveInt  # older episodes in the pool, at most (where pool is None)
     recent: PositiveInt  # new episodes in the pool
@@ -139,22 +134,6 @@ class ReplayConfig(Strict):
         return self
     capacity_rows: int | None = Field(gt=0)  # None keeps everything
     memory_rows: PositiveInt
-
-
-class Evaluation(Strict):
-    episodes: PositiveInt
-
-
-class Video(Strict):
-    sequences: PositiveInt
-    context: PositiveInt  # frames that the model sees
-    length: PositiveInt  # frames in all
-
-    @model_validator(mode="after")
-    def context_inside(self):
-        if self.context >= self.length:
-            raise ValueError(f"context ({self.context}) must be shorter than length ({self.length}) frames")
-        return self
 
 
 class Config(Strict):

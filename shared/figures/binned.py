@@ -45,6 +45,19 @@ def bin_width(sources: Sequence[Source], otherwise: int = 1) -> int:
     return max((source.total_env_steps // BINS for source in sources), default=otherwise) or 1
 
 
+def last_bin(sources: Sequence[Source]) -> int:
+    """Env steps from the left edge of the last bin of these runs' curve to their last test, at least 1.
+
+    Tests less than so many env steps before the last one are those of the bin, which make a final score.
+    """
+    tables = [table for source in sources if len(table := evaluations(source))]
+    if not tables:
+        return 1
+    steps, width = pd.concat(tables)["env_steps"], bin_width(sources)
+    passed = int(steps.max() - steps.min())
+    return passed - (math.ceil(passed / width) - 1) * width
+
+
 def seed_means(returns: pd.DataFrame, width: int, runs: int, unfinished: set[int] = frozenset()) -> pd.DataFrame:
     """Mean per run and bin, then over runs.
 

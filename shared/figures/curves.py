@@ -30,6 +30,7 @@ FEW_POINTS = 12  # up to here points are marked, so that a short curve is not a 
 BAR_STEP = 2.6  # points between the interval bars of neighbouring curves
 POINT = ["seed", "episodes", "env_steps", "center", "low", "high", "interval_low", "interval_high"]
 COUNTS = ["tasks", "seeds", "returns", "dashed"]
+GAME = "atari_"  # begins the name of a task that is a game
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,19 @@ def evaluations(source: Source) -> pd.DataFrame:
 
 
 def random_returns(sources: Iterable[Source]) -> np.ndarray:
-    """Returns of the episodes that the random prefills collected, (E,).
+    """Returns of the episodes that the random prefills collected, (E,); none where an episode is not a whole game.
 
     Runs with one seed have the same prefill, whatever is trained: it counts once.
     """
+    sources = (source for source in sources if not lives_are_episodes(source))
     prefills = {(source.task, source.seed, tuple(_prefill(source))) for source in sources}
     return np.array([score for *_, scores in sorted(prefills) for score in scores], dtype=np.float64)
+
+
+def lives_are_episodes(source: Source) -> bool:
+    """Whether a lost life ends the run's training episodes: their returns are then not those of tests."""
+    environment = source.values.get("environment", {})
+    return source.task.startswith(GAME) and bool(environment.get("atari", {}).get("life_loss_ends_training", False))
 
 
 def _prefill(source: Source) -> np.ndarray:

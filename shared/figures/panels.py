@@ -142,6 +142,7 @@ def draw_panel(
 ) -> pd.DataFrame:
     """Curves, published levels and curves and the random return of one task; returns the plotted numbers.
 
+    The random return is that of the runs' prefill; where a lost life ends its episodes (random_returns) it is left out.
     runs: (framework, variant) -> the seeds of that curve; empty for a task that was not run. methods: by variant, in
     the order of drawing. Columns are COLUMNS, with `center` under the name of the summary.
     """

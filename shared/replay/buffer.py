@@ -139,8 +139,15 @@ class Replay:
             every column as (B, T, ...), and action_before (B, A): the action of the row before the chunk, zeros where
             the chunk opens its episode. The arrays are new and belong to the caller.
         Raises:
-            UserError: no complete episode has `length` rows to draw from.
+            UserError: no complete episode has `length` rows to draw from, or there is none yet.
         """
+        if not self._files and length >= 1:
+            running = max(map(len, self._running or []), default=0)
+            raise UserError(
+                f"sample: no complete episode of at least {self._least_rows} rows yet, the longest running one has "
+                f"{running} rows: raise schedule.prefill_env_steps in the config, so that episodes end before the "
+                "first update"
+            )
         longest = max((file.rows - self._spared for file in self._files.values()), default=0)
         if not 1 <= length <= longest:
             spared = ", its last one spared" if self._spared else ""

@@ -12,12 +12,18 @@ from ale_py import roms
 from ale_py._ale_py import ALEVectorInterface
 from PIL import Image
 
+from replications.dreamer import config as dreamer_config
+from replications.dreamer import train as dreamer_train
+from replications.dreamerv2 import config as dreamerv2_config
+from replications.dreamerv2 import train as dreamerv2_train
+from shared.config import ROOT, build, resolve
 from shared.envs import atari
 from shared.envs.atari import Atari, Pipeline
 from shared.envs.spec import ROW_DTYPES
 from shared.envs.suite import make_env
 from shared.envs.vector import VectorEnv
 from shared.errors import UserError
+from workflows.scripts.plan import read_scale
 
 COMMON = {"max_pool": True, "sticky": 0.25, "time_limit_is_terminal": False}
 DREAMER = Pipeline(
@@ -51,6 +57,12 @@ DREAMERV3 = Pipeline(
     **{**COMMON, "time_limit_is_terminal": True},
 )
 SEED = np.random.SeedSequence(5, spawn_key=(2,))
+
+
+PAPERS = {
+    "dreamer": (DREAMER, dreamer_config.Config, dreamer_train.pipeline),
+    "dreamerv2": (DREAMERV2, dreamerv2_config.Config, dreamerv2_train.pipeline),
+}
 
 
 def change(pipeline, **changes):
@@ -202,6 +214,18 @@ def test_every_frame_where_an_end_cuts_a_repeat_short_in_every_way():
     episodes.append(check("dreamer", "demon_attack", 300, 3))
     assert all(rows[-1]["is_last"] for rows in episodes)
     assert {int(rows[-1]["env_steps"]) for rows in episodes} == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize(
+    ("paper", "variant"), [("dreamer", "atari"), ("dreamer", "atari-straight"), ("dreamerv2", "dreamerv2")]
+)
+def test_the_pipelines_held_here_are_those_that_train_at_scale_paper(paper, variant):
+    expected, config_class, pipeline = PAPERS[paper]
+    scale = read_scale(ROOT / "workflows" / "profiles" / "paper" / "scale.yaml")
+    values = resolve(paper, variant, scale)["values"]
+    environment = build(config_class, values, where=f"{paper}, {variant}").environment
+    assert pipeline(environment, training=True) == expected
+    assert (environment.action_repeat, environment.time_limit_env_steps) == (4, 4 * 27_000)
 
 
 # ------------------------------------------------------------------------------------------------ ale-py's own vector

@@ -39,6 +39,7 @@ def write_run(
     learning_rate: float = 1e-3,
     evaluations: int = 3,
     every: int = 10,
+    evaluated_at: Sequence[int] | None = None,
     test_episodes: int = 4,
     episode: int = 1000,
     total: int | None = None,
@@ -50,11 +51,13 @@ def write_run(
 ) -> Path:
     """One run file. Returns the path written.
 
-    evaluations: the first after the prefill, then one every `every` episodes of `episode` env steps. total: planned env
-    steps (default: as many as were made). video: truth and prediction. values: further groups of the config.
+    evaluations: the first after the prefill, then one every `every` episodes of `episode` env steps; or evaluated_at,
+    the env steps of all. total: planned env steps (default: as many as were made). video: truth and prediction. values:
+    further groups of the config.
     """
     identity = {**IDENTITY, "task": task, "seed": seed, **(identity or {})}
-    episodes = PREFILL + every * max(evaluations - 1, 0)
+    points = evaluated_at or [(PREFILL + every * number) * episode for number in range(evaluations)]
+    episodes = max(points, default=PREFILL * episode) // episode
     own = {"schedule": {"prefill_env_steps": PREFILL * episode}, "optimiser": {"learning_rate": learning_rate}}
     writer = RunWriter(
         path,
@@ -69,8 +72,7 @@ def write_run(
         steps, score = number * episode, 10.0 * number if number <= PREFILL else 500.0
         row = {"env_steps": steps, "agent_steps": steps // 4, "episode": number, "return": score}
         writer.add("train/episode", **row, **common)
-    for evaluation in range(evaluations):
-        steps = (PREFILL + every * evaluation) * episode
+    for evaluation, steps in enumerate(points):
         for k in range(test_episodes):
             row = {"env_steps": steps, "episode": k, "return": returns(seed, evaluation, k)}
             writer.add("eval/episode", **row, **common)

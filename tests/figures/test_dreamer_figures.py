@@ -16,10 +16,11 @@ from replications.dreamer.figures_horizon import figure_4, horizon_of
 from replications.dreamer.figures_published import GAMES, NAMES, REFERENCE, TASKS
 from replications.dreamer.figures_scores import figure_6, table_1
 from replications.dreamer.figures_video import figure_5
-from shared.config import ROOT
+from shared.config import ROOT, resolve
 from shared.figures.command import Request
 from shared.figures.page import texts
 from shared.figures.sources import check_mixture, check_scale, load_runs
+from shared.training.schedule import Schedule
 from workflows.scripts.plan import planned_runs, read_experiments, read_scale
 
 DRAW = {name: item.draw for name, item in figures.FIGURES.items()}
@@ -35,7 +36,7 @@ CAPTIONS = {
 def run(make_run):
     """A run of Dreamer with one test episode per evaluation, as published: 100 e + 10 s at 5, 15 and 25 k env steps.
 
-    All three are within the last 100k env steps, so that the final score is 100 + 10 s.
+    The last two are the curve's last bin, so that the final score is 150 + 10 s.
     """
 
     def make(task="cartpole_swingup", variant="dreamer", **options):
@@ -78,7 +79,7 @@ def rows(numbers, **where):
 def test_every_experiment_has_a_figure_and_every_figure_an_experiment():
     assert list(EXPERIMENTS) == sorted(EXPERIMENTS, key=list(EXPERIMENTS).index) and set(EXPERIMENTS) == set(DRAW)
     published = {f"figure_{number}" for number in range(4, 13)} | {"table_1"}
-    assert set(EXPERIMENTS) == published | {"lineages"}
+    assert set(EXPERIMENTS) == published | {"lineages", "side_by_side"}
 
 
 @pytest.mark.parametrize("name", list(EXPERIMENTS))
@@ -122,7 +123,7 @@ def test_a_caption_knows_its_figure(name):
     text = (ROOT / "workflows" / "report" / f"{CAPTIONS[name]}.rst").read_text()
     job = SimpleNamespace(wildcards={"figure": name, "scale": "paper"})
     caption = jinja2.Template(text, undefined=jinja2.StrictUndefined).render(snakemake=job)
-    expected = {"lineages": "code lineages", "table_1": "table of Appendix G"}
+    expected = {"lineages": "code lineages", "side_by_side": "side by side", "table_1": "table of Appendix G"}
     assert f"Dreamer, {expected.get(name, name.replace('figure_', 'Figure '))}**" in caption
 
 
@@ -159,7 +160,11 @@ def test_the_released_curves_stand_beside_the_code_that_made_them_only(run):
     lineages = DRAW["lineages"](request([run(variant="tf2")]))
     assert rows(lineages.numbers, kind="published curve")["task"].nunique() == 20
     assert "scores/dreamer.json), which is how variant tf2 is set and no other" in words(lineages.figure)
-    assert "made by the TF1 code as variant dreamer is set" in words(lineages.figure)
+    assert "Dreamer's were made by the TF1 code as variant dreamer is set" in words(lineages.figure)
+    assert "D4PG and A3C are others' agents" in words(DRAW["figure_10"](request([])).figure)
+    for name in CURVES:  # bins of ten episodes are those of the TF2 scores
+        page = words(DRAW[name](request([])).figure)
+        assert ("(released: 100k, ten episodes)" in page) == (name == "lineages")
     assert "700 at 1.0M, 788 at 2.0M, 806 at 4.9M env steps" in words(lineages.figure)
 
 
@@ -195,6 +200,20 @@ def test_atari_has_guide_lines_and_dmlab_is_out_of_scope_with_the_reason(run):
     assert low <= 0 < high
 
 
+def test_random_actions_are_no_line_where_a_lost_life_ends_their_episodes(run):
+    """The prefill's returns are then of one life; curves are of whole games."""
+    for seed, ends in enumerate((True, False)):
+        values = {"environment": {"atari": {"life_loss_ends_training": ends}}}
+        drawn = DRAW["figure_9"](request([run("atari_breakout", "atari", seed=seed, values=values)]))
+        assert rows(drawn.numbers, kind="random")["mean"].tolist() == ([] if ends else [30.0])
+        assert ("random actions" in texts(drawn.figure)) != ends
+        page = words(drawn.figure)
+        assert ("No line of random actions on games: training episodes" in page) == ends
+        assert ("Random: mean return of the runs' own random prefill" in page) != ends
+    control = run(values={"environment": {"atari": {"life_loss_ends_training": True}}})
+    assert len(rows(DRAW["figure_12"](request([control])).numbers, kind="random")) == 1
+
+
 def test_figures_show_the_task_of_a_small_scale_that_is_none_of_theirs(run):
     path = run("cartpole_swingup", scale="smoke")
     drawn = DRAW["figure_7"](request([path], scale="smoke"))
@@ -218,14 +237,27 @@ def test_an_unfinished_run_is_told_with_its_progress(run):
 # ------------------------------------------------------------------------------------------------ scores
 
 
-def test_a_final_score_is_the_mean_of_the_last_hundred_thousand_env_steps(run):
-    options = {"evaluations": 16, "every": 10}  # every 10k env steps from 5k to 155k; returns 100 e
-    numbers = table_1(request([run(**options), run(seed=1, **options)])).numbers
-    ours = rows(numbers, kind="ours", task="cartpole_swingup", framework="torch").iloc[0]
-    # within the last 100k: evaluations 6 to 15, mean 1050, seed 1 ten more
-    assert ours["score"] == pytest.approx(1055.0)
+def evaluated_at_scale_paper() -> list[int]:
+    """Env steps of the evaluations of a run at scale paper, told by its schedule."""
+    plan = Schedule(**resolve("dreamer", "dreamer", read_scale(PAPER_SCALE))["values"]["schedule"])
+    episodes = range(1000, plan.total_env_steps + 1, 1000)
+    return [steps for steps in episodes if plan.evaluation_due(steps - 1000 if steps > 1000 else -1, steps)]
+
+
+def test_a_final_score_is_the_last_bin_of_the_curve_at_the_cadence_of_scale_paper(run):
+    points = evaluated_at_scale_paper()
+    assert points[:3] == [5000, 15_000, 25_000] and points[-3:] == [4_985_000, 4_995_000, 5_000_000]
+    options = {"evaluated_at": points, "returns": lambda seed, e, k: points[e] / 1000 + 10 * seed}
+    paths = [run(**options), run(seed=1, **options)]
+    ours = rows(table_1(request(paths)).numbers, kind="ours", task="cartpole_swingup", framework="torch").iloc[0]
+    # after 4,905,000, which is the last of the bin before: 4,915 to 4,995 and 5,000; seed 1 has ten more
+    score = (sum(range(4915, 5000, 10)) + 5000) / 10 + 5
     assert ours["test_episodes"] == 10
-    assert ours["published"] == 833.66 and ours["difference"] == pytest.approx(1055.0 - 833.66)
+    assert ours["score"] == pytest.approx(score)
+    assert ours["published"] == 833.66 and ours["difference"] == pytest.approx(score - 833.66)
+    curve = rows(DRAW["figure_10"](request(paths)).numbers, kind="curve", task="cartpole_swingup")
+    assert len(curve) == 51 and curve["mean"].iloc[-1] == pytest.approx(score)
+    assert figure_4(request(paths)).numbers["mean"].tolist() == [pytest.approx(score)]
 
 
 def test_averages_are_over_the_tasks_that_have_a_score(run):
@@ -233,7 +265,7 @@ def test_averages_are_over_the_tasks_that_have_a_score(run):
     for draw in (table_1, figure_6):
         numbers = draw(request(paths)).numbers
         ours = rows(numbers, kind="ours", task="average", method="Dreamer").iloc[0]
-        assert (ours["tasks"], ours["score"]) == (2, pytest.approx((100.0 + 110.0) / 2))
+        assert (ours["tasks"], ours["score"]) == (2, pytest.approx((150.0 + 160.0) / 2))
         assert ours["published"] == pytest.approx((962.48 + 833.66) / 2), "of the same two tasks"
         published = rows(numbers, kind="published", task="average").set_index("method")["score"]
         assert_allclose(published[["Dreamer", "PlaNet", "D4PG"]], [823.3925, 332.972, 786.3278], atol=1e-4)
@@ -257,7 +289,7 @@ def test_bars_carry_the_scores_and_strokes_the_table(run):
     drawn = figure_6(request([run(), run(seed=1), run(variant="planet", framework="jax")]))
     axes = drawn.figure.axes[0]
     heights = sorted(bar.get_height() for bar in axes.patches if not math.isnan(bar.get_height()))
-    assert_allclose(heights, [100.0, 100.0, 105.0, 105.0])  # one task, and the average of that task
+    assert_allclose(heights, [150.0, 150.0, 155.0, 155.0])  # one task, and the average of that task
     strokes = {line.get_ydata()[0] for line in axes.lines if len(set(line.get_ydata())) == 1}
     assert {365.26, 91.7, 41.9, 3.21} <= strokes
     assert "Averages recomputed from the tasks: A3C 243.70 over 18, D4PG 786.33 over 18" in words(drawn.figure)
@@ -270,9 +302,9 @@ def test_points_stand_at_the_horizon_of_their_config(run):
     paths = [run(), run(variant="dreamer-h40"), run(variant="planet"), run(variant="planet-h10"), run(seed=1)]
     numbers = figure_4(request(paths, seeds=2)).numbers
     found = {(row.method, row.horizon): (row.mean, row.seeds) for row in numbers.itertuples()}
-    assert found[("Dreamer", 15)] == (105.0, 2) and found[("Dreamer", 40)] == (100.0, 1)
+    assert found[("Dreamer", 15)] == (155.0, 2) and found[("Dreamer", 40)] == (150.0, 1)
     assert {horizon for method, horizon in found if method.startswith("PlaNet")} == {10, 12}
-    assert rows(numbers, horizon=15)["low"].tolist() == [100.0] and rows(numbers, horizon=40)["low"].isna().all()
+    assert rows(numbers, horizon=15)["low"].tolist() == [150.0] and rows(numbers, horizon=40)["low"].isna().all()
 
 
 def test_the_horizon_is_the_planners_only_where_it_plans(run):

@@ -120,7 +120,7 @@ def test_chunks_are_rows_of_live_episodes_for_any_history(data):
             assert (replay.episodes, replay.rows) == (len(live), sum(live.values()))
             length = data.draw(number(1, 9))
             if length > max(live.values(), default=0):
-                with pytest.raises(UserError, match=f"batch length {length}"):
+                with pytest.raises(UserError, match=f"batch length {length}" if live else "no complete episode"):
                     replay.sample(2, length)
             else:
                 check_chunks(replay.sample(3, length), live, length)
@@ -257,14 +257,23 @@ def test_short_episodes_are_passed_over_and_a_pool_of_short_ones_is_renewed(tmp_
 
 def test_the_longest_episode_decides_what_can_be_asked(tmp_path):
     replay = make(tmp_path)
-    with pytest.raises(UserError, match=r"batch length 3 .*longest stored episode \(0 rows\)"):
-        replay.sample(1, 3)
     feed(replay, [5, 7], stop=6)  # the second one still runs
     with pytest.raises(UserError, match=r"batch length 6 .*\(5 rows\).*lower the batch length"):
         replay.sample(1, 6)
     with pytest.raises(UserError, match="batch length 0"):
         replay.sample(1, 0)
     check_chunks(replay.sample(4, 5), {0: 5}, 5)
+
+
+def test_without_a_complete_episode_more_random_data_is_asked_for(tmp_path):
+    replay = make(tmp_path)
+    with pytest.raises(UserError, match=r"no complete episode.*has 0 rows: raise schedule\.prefill_env_steps"):
+        replay.sample(1, 3)
+    feed(replay, [7], stop=4)
+    with pytest.raises(UserError, match=r"no complete episode.*has 4 rows: raise schedule\.prefill_env_steps"):
+        replay.sample(1, 3)
+    with pytest.raises(UserError, match="batch length 0"):
+        replay.sample(1, 0)
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ import pytest
 from replications.dreamer import train
 from replications.dreamer.config import Config
 from shared import launch
-from shared.config import ROOT, build, write_resolved
+from shared.config import ROOT, build, read_variants, resolve, write_resolved
 from shared.envs.spec import ActSpec
 from shared.results import read_run
 from tests import tiny, tiny_dreamer
+from workflows.scripts.plan import read_scale
 
 SHORT = {"schedule__total_env_steps": 600, "schedule__evaluate_every_env_steps": 240}
 # A game's tiny episodes end by their time limit, after 30 decisions; a run of 600 env steps is 5 episodes.
@@ -76,6 +77,28 @@ def test_workers_do_not_change_the_numbers(tmp_path):
         done = run(config, tmp_path / f"{name}.h5", "--workers", workers, task="atari_breakout")
         assert done.returncode == 0, done.stderr
     tiny.assert_same(tmp_path / "one.h5", tmp_path / "two.h5")
+
+
+# ------------------------------------------------------------------------------------------------ schedule
+
+
+@pytest.mark.parametrize("variant", read_variants("dreamer"))
+def test_updates_and_data_at_scale_paper_are_in_the_codes_ratio(variant):
+    """TF1: for 100 updates at least one episode and 500 decisions, first at least 5 and 2500; a test per 1000 updates.
+
+    Of games, whose episodes have no fixed length, only the decisions are ours to choose (README.md, deviations).
+    """
+    values = resolve("dreamer", variant, read_scale(ROOT / "workflows" / "profiles" / "paper" / "scale.yaml"))["values"]
+    plan, repeat = values["schedule"], values["environment"]["action_repeat"]
+    collected, first = plan["learn_every_env_steps"] // repeat, plan["prefill_env_steps"] // repeat
+    assert plan["updates_per_learn"] == 100
+    assert plan["evaluate_every_env_steps"] == 10 * plan["learn_every_env_steps"]
+    if variant.startswith("atari"):
+        assert (collected, first) == (500, 10_000)
+        return
+    episode = 1000 // repeat
+    assert collected == max(500, episode) and collected % episode == 0
+    assert first == max(2500, 5 * episode) and first % episode == 0
 
 
 # ------------------------------------------------------------------------------------------------ environments
@@ -143,6 +166,20 @@ def call(tmp_path, capsys, task="toy_reach", extra=(), variant="dreamer", **chan
         ({"task": "atari_pnog"}, ["atari_pnog", "atari_pong"]),
         ({"task": "atari_pong", "variant": "planet"}, ["atari_pong", "learner: actor"]),
         ({"task": "atari_pong"}, ["atari_pong", "model.continuation is false", "variant atari"]),
+        (
+            {"task": "walker_walk", "variant": "atari"},
+            [
+                "walker_walk",
+                "model.continuation is true",
+                "action_noise is 0.0",
+                "variant for control tasks",
+                "dreamer",
+            ],
+        ),
+        (
+            {"task": "walker_walk", "model__continuation": True},
+            ["walker_walk", "model.continuation is true", "action_noise is 0.3"],
+        ),
         ({"extra": ["--framework", "numpy"]}, ["numpy", "torch and in jax"]),
         ({"batch__length": 70}, ["batch.length (needs 70 rows)", "61 rows"]),
     ],
