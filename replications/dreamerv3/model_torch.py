@@ -253,7 +253,7 @@ class BlockGRU(nn.Module):
 
     def action_part(self, action: Tensor) -> Tensor:
         """What depends on the action alone, (..., A) -> (..., units): computed once for all time steps."""
-        return self.action_in(action / action.detach().abs().clamp(min=1))
+        return self.action_in(within_box(action))
 
     def forward(self, deter: Tensor, stoch: Tensor, action_part: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
         """deter (N, D), stoch (N, S * K), what action_part and weights gave -> deter (N, D)."""
@@ -283,20 +283,24 @@ class DenseGRU(nn.Module):
         self.gates = nn.Linear(deter + units, 3 * deter, bias=norm == "rms")
         self.norm = Norm(norm, 3 * deter)
 
-    def weights(self) -> tuple[Tensor, Tensor]:
-        """The gates' weights for the state, (3 D, D), and the first layer's for the sample, (units, S * K)."""
-        stoch = self.inputs.linear.in_features
-        return self.gates.weight, self.inputs.linear.weight[:, :stoch]
+    def weights(self) -> tuple[()]:
+        """Nothing: no matrix is cut."""
+        return ()
 
     def action_part(self, action: Tensor) -> Tensor:
         """What depends on the action alone: (..., A) itself, divided by max(1, |a|)."""
-        return action / action.detach().abs().clamp(min=1)
+        return within_box(action)
 
-    def forward(self, deter: Tensor, stoch: Tensor, action_part: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
-        """deter (N, D), stoch (N, S * K), what action_part and weights gave -> deter (N, D)."""
+    def forward(self, deter: Tensor, stoch: Tensor, action_part: Tensor, weights: tuple[()]) -> Tensor:
+        """deter (N, D), stoch (N, S * K), what action_part gave -> deter (N, D)."""
         x = self.inputs(torch.cat([stoch, action_part], -1))
         gates = self.norm.normalised(self.gates(torch.cat([deter, x], -1)))
         return gated(gates, deter)
+
+
+def within_box(action: Tensor) -> Tensor:
+    """An action (..., A) divided by max(1, |a|), a constant."""
+    return action / action.detach().abs().clamp(min=1)
 
 
 def gated(gates: Tensor, deter: Tensor) -> Tensor:

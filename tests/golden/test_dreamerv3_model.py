@@ -107,15 +107,14 @@ def test_block_layers_and_convolutions(side, case):
         out, inputs, kernel, _ = found["weight"].shape
         return side.load(side.model.Conv(inputs, out, kernel), found)
 
-    x = side.double(arrays["conv_x"].transpose(0, 3, 1, 2))
+    x = side.images(arrays["conv_x"])
     for name, how in {
-        "conv5s1": "forward", "conv5s2": "halving", "conv4s2": "halving",
+        "conv5s1": "__call__", "conv5s2": "halving", "conv4s2": "halving",
         "convT5s2": "spreading", "convT4s2": "spreading",
     }.items():  # fmt: skip
-        y = side.numpy(getattr(conv(name), how)(x))
-        close(y.transpose(0, 2, 3, 1), arrays[f"{name}_y"], name=name)
-    doubled = side.double(arrays["repeat2_y"].transpose(0, 3, 1, 2))
-    close(conv("conv5s1").of_doubled(x), side.numpy(conv("conv5s1").forward(doubled)), 1e-12)
+        close(side.pixels(getattr(conv(name), how)(x)), arrays[f"{name}_y"], name=name)
+    doubled = side.images(arrays["repeat2_y"])
+    close(conv("conv5s1").of_doubled(x), side.numpy(conv("conv5s1")(doubled)), 1e-12)
 
 
 # ------------------------------------------------------------------------------------------------ encoder and decoder
@@ -385,13 +384,6 @@ class Several:
         return tuple(sum(parts) for parts in zip(*found, strict=True))
 
 
-class Actions(list):
-    """Several actions, which are constants."""
-
-    def detach(self):
-        return self
-
-
 def actor_of(side, config, x):
     """An actor that answers with the policy of a file, time first; and its actions."""
     if "policy_raw_mean" in x:
@@ -432,7 +424,7 @@ def test_losses_of_actor_and_critic(side, case):
     if "onehot" in case.name:
         b = arrays["action_b"]
         parts = [arrays["action_a"], *(b[..., i, :] for i in range(b.shape[-2]))]
-        actions = Actions(side.double(time_first(part)[:-1]) for part in parts)
+        actions = side.several(side.double(time_first(part)[:-1]) for part in parts)
     else:
         raw = arrays["action"]
         raw = np.eye(arrays["policy_logits"].shape[-1])[raw] if raw.dtype.kind == "i" else raw
