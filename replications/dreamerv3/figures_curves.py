@@ -1,7 +1,7 @@
 """DreamerV3's learning curves from run files: Figures 6, 10, 13 to 15, 17 and 18, and those of the three agents.
 
-What differs between them is data: CURVES. Returns are those of training episodes, as the authors score. A published curve
-is drawn only where ours is of the same agent; hue tells the agent. shared/figures/suite.py draws the pages.
+What differs between them is data: CURVES. Returns are those of training episodes, as the authors score. A published
+curve is drawn only where ours is of the same agent; hue tells the agent. shared/figures/suite.py draws the pages.
 """
 
 import functools
@@ -113,8 +113,8 @@ PARTS = (  # panels of Figure 6
 )
 OURS = "Ours: the paper has no such figure, and no published curve is drawn in it."
 UNPUBLISHED = (
-    "The paper's curves of ablations are not published, nor its list of 14 tasks; these five tasks are ours, of control "
-    "from vectors. All runs are of the last commit's agent."
+    "The paper's curves of ablations are not published, nor its list of 14 tasks; these five tasks are ours, of "
+    "control from vectors. All runs are of the last commit's agent."
 )
 
 
@@ -148,9 +148,9 @@ def published_figure(name: str, suite: Suite, *notes: str, more: Sequence[str] =
         averages=True,
         released=(suite.published, *more, *suite.others),
         notes=(
-            f"Which agent: the published DreamerV3 runs were made by the {words}, and ours here are of the same (variant "
-            f"{suite.variant}). The last commit's agent, this repository's default, made no published curve; its runs "
-            f"are in dreamerv3_{AGENT_FIGURES[suite.name]}.",
+            f"Which agent: the published DreamerV3 runs were made by the {words}, and ours here are of the same "
+            f"(variant {suite.variant}). The last commit's agent, this repository's default, made no published curve; "
+            f"its runs are in dreamerv3_{AGENT_FIGURES[suite.name]}.",
             *notes,
         ),
     )
@@ -179,8 +179,8 @@ CURVES = {
         pooled=PARTS,
         notes=(
             UNPUBLISHED,
-            "Every panel: mean over tasks and seeds, band one standard deviation over both. Published on 14 tasks (a, b) "
-            "and on Crafter and a DMLab task (c, d), whose replay ratios are not known; ours are our choice.",
+            "Every panel: mean over tasks and seeds, band one standard deviation over both. Published on 14 tasks (a, "
+            "b) and on Crafter and a DMLab task (c, d), whose replay ratios are not known; ours are our choice.",
         ),
     ),
     "figure_10": published_figure("Figure 10", SUITES["atari"]),
@@ -233,8 +233,8 @@ def curve_drawing(name: str) -> Callable[[Request], Drawn]:
 def curve_figure(curves: Curves, request: Request) -> Drawn:
     """Return of training episodes over env steps, a panel per task, then averages over the suite.
 
-    Numbers: a row per plotted point, columns of shared.figures.panels; kind is curve (mean over seeds), seed or published
-    curve. In a panel of an average, task is its name.
+    Numbers: a row per plotted point, columns of shared.figures.panels; kind is curve (mean over seeds), seed or
+    published curve. In a panel of an average, task is its name.
     """
     panels = [*_task_panels(curves, request), *_average_panels(curves, request)]
     if curves.pooled:
@@ -255,7 +255,7 @@ def curve_figure(curves: Curves, request: Request) -> Drawn:
 
 
 def _summary(curves: Curves, request: Request) -> SeedMeans:
-    """Training episodes in bins: as wide as the kept published ones at scale paper; elsewhere a fiftieth of the runs."""
+    """Bins of training episodes: as the published ones are kept at scale paper; elsewhere a fiftieth of the runs."""
     if request.scale == "paper":
         return SeedMeans(curves.suite.bin, curves.suite.env_steps, episodes=collected)
     return SeedMeans(bin_width(request.sources, curves.suite.bin), episodes=collected)
@@ -286,9 +286,7 @@ def _task_panels(curves: Curves, request: Request) -> list[Panel]:
         ]
         axis = _axis(curves, request, [source for sources in runs.values() for source in sources])
         span = None if task.startswith("atari_") else CONTROL
-        panels.append(
-            Panel(task, title(task), axis, runs, curves.methods, [line for line in shown if line], span=span)
-        )
+        panels.append(Panel(task, title(task), axis, runs, curves.methods, [line for line in shown if line], span=span))
     return panels
 
 
@@ -343,7 +341,9 @@ def _released_entries(panels: Sequence[Panel]) -> list[tuple[str, Handles]]:
     order = {f"{NAMES[method]}, released": rank for rank, method in enumerate(STYLES)}
     entries = []
     for line in sorted(shown.values(), key=lambda line: order[line.method]):
-        seeds = max(int(p.points["seeds"].max()) for panel in panels for p in panel.published if p.method == line.method)
+        seeds = max(
+            int(p.points["seeds"].max()) for panel in panels for p in panel.published if p.method == line.method
+        )
         stroke = Line2D([], [], color=line.color, linestyle=line.style, linewidth=0.9)
         name = line.method.removesuffix(", released")
         entries.append((f"{name}, published: {seeds} seed{'s' * (seeds != 1)}", (stroke,)))
@@ -363,8 +363,8 @@ def _notes(curves: Curves, request: Request, panels: Sequence[Panel], summary: S
     if curves.released:
         own = curves.released[0]
         notes.append(
-            f"Published: {origin(suite.name, own)}, bins of {human(suite.bin)} env steps, mean and one standard deviation "
-            "over the seeds that have the bin; baselines from the same files, evaluated as their authors do."
+            f"Published: {origin(suite.name, own)}, bins of {human(suite.bin)} env steps, mean and one standard "
+            "deviation over the seeds that have the bin; baselines from the same files, evaluated as their authors do."
         )
     if any(panel.average for panel in panels):
         what = "of gamer-normalised scores, " if suite.games else ""

@@ -1,8 +1,8 @@
 """What is published of DreamerV3's figures: suites, tasks, curves, final scores, printed numbers, and their recipes.
 
 The numbers are in data/reference/dreamerv3_*.csv, made from the authors' score files by
-workflows/scripts/reference_dreamerv3.py. No curve is of the last commit's agent: those of control from vectors are of the
-2023 agent, all others of 2024's. Which one is part of a method's name, here and on every figure.
+workflows/scripts/reference_dreamerv3.py. No curve is of the last commit's agent: those of control from vectors are of
+the 2023 agent, all others of 2024's. Which one is part of a method's name, here and on every figure.
 """
 
 import functools
@@ -58,7 +58,7 @@ SPELLING = {
 
 @dataclass(frozen=True)
 class Suite:
-    """A benchmark of the paper: its published agent, our variants of that agent and of the last commit's, its budget."""
+    """A benchmark of the paper: its published agent, our variants of it and of the last commit's, its budget."""
 
     name: str  # in the files
     title: str
@@ -124,7 +124,7 @@ def anchors(reference: Path, tasks: Sequence[str]) -> Anchors:
 
 
 def statistic(reference: Path, suite: str, name: str) -> Callable[[np.ndarray], np.ndarray]:
-    """The mean or median over the tasks of a suite: (..., K) -> (...). Of games: of gamer-normalised scores, percent."""
+    """Mean or median over the tasks of a suite: (..., K) -> (...). Of games: of gamer-normalised scores, percent."""
     if SUITES[suite].games:
         measure = anchors(reference, tasks_of(reference, suite))
         of = {"mean": gamer_mean, "median": gamer_median}[name]

@@ -16,6 +16,7 @@ from replications.dreamerv3.figures_curves import AGENT_FIGURES, STYLES, agent, 
 from replications.dreamerv3.figures_published import (
     NAMES,
     ORIGIN,
+    REFERENCE,
     STATISTICS,
     SUITES,
     Suite,
@@ -26,7 +27,6 @@ from replications.dreamerv3.figures_published import (
     statistic,
     tasks_of,
     title,
-    REFERENCE,
 )
 from shared.figures.binned import bin_width
 from shared.figures.command import Drawn, Request
@@ -38,23 +38,24 @@ from shared.figures.tables import FONT, ROW, RULE, Cell, detail_table, draw_tabl
 FRAMEWORKS = ("torch", "jax")
 TABLES = {"table_6": "atari", "table_9": "atari100k", "table_11": "proprio", "table_12": "vision"}
 RECIPES = {  # how the released runs give the printed numbers
-    "atari": "a run's bins of 0.4M frames from 198M to 200M, then its game's seeds (3 to 6 of the file), then the gamer's "
-    "scale, then games; MuZero: the last point of its one curve.",
-    "atari100k": "a run's training episodes that end after 390K frames (8 of 130 runs have none and are left out), then "
-    "seeds, then the gamer's scale, then games. PPO: the same, our choice.",
+    "atari": "a run's bins of 0.4M frames from 198M to 200M, then its game's seeds (3 to 6 of the file), then the "
+    "gamer's scale, then games; MuZero: the last point of its one curve.",
+    "atari100k": "a run's training episodes that end after 390K frames (8 of 130 runs have none and are left out), "
+    "then seeds, then the gamer's scale, then games. PPO: the same, our choice.",
     "proprio": "a run's last three bins (470K, 480K, 490K env steps), then its five seeds, then tasks. Other methods: "
     "whatever lies beyond 450K env steps, our choice; the printed numbers are not known to us.",
     "vision": "a run's training episodes that end after 960K env steps, then its seeds (8 to 10), then tasks. Other "
     "methods: evaluations beyond 950K.",
 }
 FURTHER = {
-    "atari": "Alien's random play is 227.8 and James Bond is measured from 29.0 to 302.8, as DreamerV3's own file has it "
-    "(DreamerV2's averages need other numbers).",
-    "atari100k": "SimPLe, SPR, TWM and IRIS stand in the printed table alone. The released runs' configuration selected "
-    "the sticky, grey environment by mistake.",
-    "proprio": "The printed table is of the 2023 agent, although the paper describes 2024's: its numbers are those of a "
-    "file released with the 2023 code. In the copy we read, the labels of mean and median are swapped.",
-    "vision": "In the copy we read, the labels of mean and median are swapped. The paper says five seeds, the file has ten.",
+    "atari": "Alien's random play is 227.8 and James Bond is measured from 29.0 to 302.8, as DreamerV3's own file has "
+    "it (DreamerV2's averages need other numbers).",
+    "atari100k": "SimPLe, SPR, TWM and IRIS stand in the printed table alone. The released runs' configuration "
+    "selected the sticky, grey environment by mistake.",
+    "proprio": "The printed table is of the 2023 agent, although the paper describes 2024's: its numbers are those of "
+    "a file released with the 2023 code. In the copy we read, the labels of mean and median are swapped.",
+    "vision": "In the copy we read, the labels of mean and median are swapped. The paper says five seeds; the "
+    "file has ten.",
 }
 ELSEWHERE = {"procgen": ("ProcGen", "normalised mean, 16 tasks"), "dmlab": ("DMLab", "capped mean, 30 tasks"),
              "minecraft": ("Minecraft", "return, diamond")}  # fmt: skip
@@ -102,8 +103,8 @@ def score_table(name: str) -> Callable[[Request], Drawn]:
 def _score_table(name: str, suite: Suite, request: Request) -> Drawn:
     """Final scores task by task: published columns, and ours.
 
-    Numbers: kind is published (a row per task and method), ours (as the detail table has them), recomputed or printed (a
-    row per statistic and method, task is mean or median).
+    Numbers: kind is published (a row per task and method), ours (as the detail table has them), recomputed or printed
+    (a row per statistic and method, task is mean or median).
     """
     tasks = tasks_of(request.reference, suite.name)
     methods = [suite.published, *suite.others]
@@ -131,8 +132,8 @@ def _score_table(name: str, suite: Suite, request: Request) -> Drawn:
         )
     lines += _statistic_lines(suite, request, scores)
     notes = [
-        f"Which agent: the published column is of the {agent(suite.variant)}, and so are ours (variant {suite.variant}); "
-        f"the last commit's runs are in dreamerv3_{AGENT_FIGURES[suite.name]}.",
+        f"Which agent: the published column is of the {agent(suite.variant)}, and so are ours (variant "
+        f"{suite.variant}); the last commit's runs are in dreamerv3_{AGENT_FIGURES[suite.name]}.",
         f"Released runs: {ORIGIN}. Final score: {RECIPES[suite.name]} Deviation: population, over seeds.",
         FURTHER[suite.name],
         "Ours: training episodes of the last env steps of finished runs, as many as the published has (a fiftieth of "
@@ -254,22 +255,21 @@ def figure_1(request: Request) -> Drawn:
     ]  # fmt: skip
     frame = pd.DataFrame(rows)
     notes = [
-        "Dark: DreamerV3's released runs, recomputed as in Tables 6, 9, 11 and 12, with the agent that made them: 2024's, "
-        "and for control from vectors 2023's. Grey: other methods, from the same files. Coloured: ours, of the same agent, "
-        "when every task of a suite has a finished run. Which aggregate the paper's figure shows is not known to us: "
-        "medians of games and means of control tasks are our choice.",
-        "ProcGen, DMLab and Minecraft are printed numbers and out of scope here: their simulators cannot be installed from "
-        "a package index for this Python (README). BSuite and Crafter, two more domains of the paper, have no number in our "
-        "source.",
+        "Dark: DreamerV3's released runs, recomputed as in Tables 6, 9, 11 and 12, with the agent that made them: "
+        "2024's, and for control from vectors 2023's. Grey: other methods, from the same files. Coloured: ours, of the "
+        "same agent, when every task of a suite has a finished run. Which aggregate the paper's figure shows is not "
+        "known to us: medians of games and means of control tasks are our choice.",
+        "ProcGen, DMLab and Minecraft: printed numbers, out of scope here (Table 2 has the reasons). BSuite and "
+        "Crafter, two more domains of the paper, have no number in our source.",
         *request.notes,
         origin_note(request.sources, request.scale),
     ]
-    across, height, gap = 1.78, 1.0, 0.92
+    across, height, gap = 1.78, 1.0, 0.8
     with styled():
         page = Page("DreamerV3, Figure 1: one agent on many benchmarks", request.scale, 2 * (height + gap), notes)
         for place, suite in enumerate([*SUITES, *ELSEWHERE]):
             row, column = divmod(place, 4)
-            axes = page.axes(0.4 + across * column, gap - 0.3 + (height + gap) * (1 - row), 1.4, height)
+            axes = page.axes(0.4 + across * column, gap - 0.36 + (height + gap) * (1 - row), 1.4, height)
             _draw_bars(axes, suite, frame[frame["suite"] == suite])
     return Drawn(page.figure, frame.drop(columns="color"), {})
 
@@ -306,7 +306,7 @@ def _draw_bars(axes, suite: str, rows: pd.DataFrame) -> None:
         value = row["value"]
         if not math.isnan(value):
             axes.bar(place, value, 0.74, color=row["color"])
-            axes.text(place, value, f"{value:.0f}" if known else f"{value:g}", ha="center", va="bottom", fontsize=6)
+            axes.text(place, value, f"{value:.0f}" if known else f"{value:.1f}", ha="center", va="bottom", fontsize=6)
         labels.append(_bar_label(row, known))
     axes.set_xticks(range(len(labels)), labels, fontsize=5.2)
     axes.tick_params(axis="x", length=0, pad=2)
@@ -319,11 +319,13 @@ def _draw_bars(axes, suite: str, rows: pd.DataFrame) -> None:
 
 
 def _bar_label(row: dict, known: Suite | None) -> str:
+    """Who, and whose numbers: three short lines."""
     name = row["method"].replace("DreamerV3, ", "").replace(" agent", "")
+    dreamer = row["method"].startswith("DreamerV3")
     if not known:
-        return f"{'Dreamer' if row['method'].startswith('DreamerV3') else name}\nprinted"
+        return f"{'Dreamer' if dreamer else name}\nprinted"
     if row["kind"] != "ours":
-        return f"{'Dreamer ' + name if name[:1] == '2' else name}\npubl."
+        return f"Dreamer\n{name}\npublished" if dreamer else f"{name}\npublished"
     if row["framework"] == "–":
-        return f"ours {name}\nNOT RUN"
-    return f"ours {name}\n{row['framework']}" + ("" if not math.isnan(row["value"]) else f"\n{row['tasks']} tasks")
+        return f"ours\n{name}\nNOT RUN"
+    return f"ours\n{name}\n{row['framework']}" + ("" if not math.isnan(row["value"]) else f"\n{row['tasks']} tasks")

@@ -1,7 +1,7 @@
 """DreamerV3's Figure 4 from run files: frames of held-out episodes, and what the model imagines from five of them.
 
-The paper shows several domains; here a control task from pixels, with the 2024 agent, as in the paper, and with the last
-commit's. shared/figures/video.py draws strips and the GIF.
+The paper shows several domains; here a control task from pixels, with the 2024 agent, as in the paper, and with the
+last commit's. shared/figures/video.py draws strips and the GIF.
 """
 
 from dataclasses import dataclass
@@ -113,12 +113,12 @@ def _notes(clips: list[Clip], numbers: pd.DataFrame) -> list[str]:
         for (framework, words, task), row in imagined.iterrows()
     ]
     return [
-        "Above the columns: frame, counted from 1. Within the context the model's row is its reconstruction, then what it "
-        "imagines from the actions alone. Below: error, the mean absolute difference over pixels and channels, images in "
-        "[0, 1]. The episodes are held out: collected by the finished agent, never trained on. The paper's tasks of this "
-        "figure are others.",
-        f"Mean error of the imagined frames, against repeating the last context frame: {'; '.join(means)}. A mean error "
-        "rewards blur: look at the images.",
+        "Above the columns: frame, counted from 1. Within the context the model's row is its reconstruction, then what "
+        "it imagines from the actions alone. Below: error, the mean absolute difference over pixels and channels, "
+        "images in [0, 1]. The episodes are held out: collected by the finished agent, never trained on. The paper's "
+        "tasks of this figure are others.",
+        f"Mean error of the imagined frames, against repeating the last context frame: {'; '.join(means)}. A mean "
+        "error rewards blur: look at the images.",
     ]
 
 

@@ -140,7 +140,7 @@ def draw_suite(request: Request, panels: Sequence[Panel], summary: SeedMeans, ax
 
 
 def draw(axes: Axes, panel: Panel, summary: SeedMeans) -> pd.DataFrame:
-    """One panel: published curves behind ours; returns the plotted numbers, columns COLUMNS of shared.figures.panels."""
+    """One panel: published curves behind ours; returns the plotted numbers, columns COLUMNS of panels.py."""
     axes.set(xlim=(panel.axis.first, panel.axis.last))
     axes.set_xticks(panel.axis.ticks, panel.axis.labels)
     tables = []

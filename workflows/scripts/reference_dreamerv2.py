@@ -42,7 +42,7 @@ RUN_SETS = {"dreamerv2": "atari-dreamerv2.json", "schedules": "atari-dreamerv2-s
 
 
 def runs_of(path: Path, folders: str = FOLDERS) -> pd.DataFrame:
-    """A row per run and bin: task, method, seed, env_steps, value (NaN where the bin is empty). folders: of --source."""
+    """A row per run and bin: task, method, seed, env_steps, value (NaN: empty bin). folders: of --source."""
     if not path.is_file():
         raise UserError(f"--source: no file {path}; give a folder with {folders} in it")
     read = gzip.open if path.suffix == ".gz" else open

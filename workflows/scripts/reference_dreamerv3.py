@@ -3,9 +3,9 @@
     python -m workflows.scripts.reference_dreamerv3 --source ../shared/reference
 
 SOURCE holds the scores folders of danijar/dreamerv3 (e3f0224) as dreamerv3/, of its 2023 state (8fa35f8) as
-dreamerv3_2023/, of danijar/dreamerv2 (07d906e) as dreamerv2/, and results/dreamerv3 of nicklashansen/tdmpc2 (e9f5932) as
-tdmpc2/. Written below data/reference, all dreamerv3_*.csv: games (what scores are measured by), finals (a row per run)
-and curves (mean and deviation over seeds). dreamerv3_tables.csv, printed numbers, was typed.
+dreamerv3_2023/, of danijar/dreamerv2 (07d906e) as dreamerv2/, and results/dreamerv3 of nicklashansen/tdmpc2 (e9f5932)
+as tdmpc2/. Written below data/reference, all dreamerv3_*.csv: games (what scores are measured by), finals (a row per
+run) and curves (mean and deviation over seeds). dreamerv3_tables.csv, printed numbers, was typed.
 """
 
 import argparse
@@ -27,8 +27,8 @@ TARGET = ROOT / "data" / "reference"
 FOLDERS = "dreamerv2/, dreamerv3/, dreamerv3_2023/ and tdmpc2/"
 DIGITS = 4  # significant, of means and deviations of curves
 SAME_TASK = {"ball_in_cup_catch": "cup_catch"}
-# Where the gamer's scores of DreamerV3's baselines.yaml are not those of DreamerV2's baselines.json: Alien's random play,
-# and James Bond, whose row had slipped by a column there.
+# Where the gamer's scores of DreamerV3's baselines.yaml are not those of DreamerV2's baselines.json: Alien's random
+# play, and James Bond, whose row had slipped by a column there.
 OTHERWISE = {"atari_alien": {"random": 227.8}, "atari_james_bond": {"random": 29.0, "gamer": 302.8}}
 BINS = {"atari": (5_000_000, 200_000_000), "atari100k": (10_000, 400_000), "proprio": (10_000, 500_000),
         "vision": (20_000, 1_000_000)}  # fmt: skip  # suite -> env steps of a bin that is kept, and of the whole axis
