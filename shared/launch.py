@@ -198,10 +198,11 @@ def facts(options: argparse.Namespace, paper: str, libraries: Iterable[str]) -> 
 def code_paths(paper: str, framework: str) -> list[Path]:
     """The code that decides a run's numbers: what draws figures, tests or writes results is left out."""
     files = ("config.py", "launch.py", "runner.py", "checkpoint.py", *framework_files(framework))
-    own = ("config.py", f"model_{framework}.py", f"agent_{framework}.py", "train.py")
+    folder = ROOT / "replications" / paper
     return [
         *(ROOT / "shared" / name for name in (*files, "formulas", "training", "envs", "replay")),
-        *(ROOT / "replications" / paper / name for name in own),
+        *(folder / name for name in ("config.py", "train.py")),
+        *sorted(folder.glob(f"*_{framework}.py")),
     ]
 
 

@@ -2,7 +2,7 @@
 
 Paper: Methods. The twin of agent_torch.py; the functions below the class are pure, and each of `learn`, `act` and
 `predict` is one compiled function of them. Those at the end, from `continuation_target` on, are the method. Read
-model_jax.py first; formulas are in shared/formulas.
+model_jax.py first; the optimisers are in optimisers_jax.py, formulas in shared/formulas.
 """
 
 import functools
@@ -14,11 +14,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array, lax
 
-from replications.dreamerv3.config import Adams, Batch, Behaviour, Config, LaProp, Loss, Model, Optimisers, Size
+from replications.dreamerv3.config import Batch, Behaviour, Config, Loss, Model, Optimisers, Size
 from replications.dreamerv3.model_jax import Actor, Critic, State, WorldModel, exact, image_keys, imagine, initialise
+from replications.dreamerv3.optimisers_jax import first_moments, step
 from shared.device_jax import prepare as prepare
 from shared.device_jax import set_exact_arithmetic, to_numpy
 from shared.envs.spec import ArraySpec, ObsSpec
@@ -26,7 +26,6 @@ from shared.errors import UserError
 from shared.formulas.divergences import categorical_kl, floor_nats
 from shared.formulas.elbo import bernoulli_log_prob
 from shared.formulas.normalization import debias, ema, moments_std, percentile, return_range
-from shared.formulas.optimisers import adaptive_clip
 from shared.formulas.returns import discount_weights, lambda_return
 from shared.formulas.schedules import horizon_discount
 from shared.formulas.sequences import previous_actions, reset_where_first
@@ -96,9 +95,9 @@ class DreamerV3Agent:
             networks = Networks.make(config, obs_spec, act_spec, jax.random.key(init_seed))
         self.place = jax.devices("gpu" if device == "cuda" else "cpu")[0]
         self.networks = self.placed(networks)
-        self.moments = self.placed(first_moments(self.settings.optimisers, networks))
+        self.moments = self.placed(first_moments(config.optimisers, networks.learners()))
         names = NORMALISER_STATES[config.behaviour.normalise]
-        self.normaliser = self.placed({name: np.zeros((), np.float32) for name in names})
+        self.normaliser = self.placed({name: jnp.zeros(()) for name in names})
         self.key = self.placed(jax.random.key(noise_seed))
         self.updates = 0
 
@@ -394,14 +393,24 @@ def slow_share(settings: Settings, updates: int) -> Array | float:
 
 def learning_noise(settings: Settings, actor: Actor, key: Array, size: int, length: int) -> dict[str, Array]:
     """Of the filter: noise (B, T, S). Of imagination: imagined_noise (H, N, S), action_noise as the actor's."""
-    filter_key, imagined_key, action_key = jax.random.split(key, 3)
-    horizon, latents = settings.behaviour.horizon, settings.model.stoch_size
+    horizon, latents, discrete = settings.behaviour.horizon, settings.model.stoch_size, actor.discrete
     count = size * (settings.behaviour.imagine_last or length)
-    return {
-        "noise": jax.random.uniform(filter_key, (size, length, latents)),
-        "imagined_noise": jax.random.uniform(imagined_key, (horizon, count, latents)),
-        "action_noise": action_noise(actor, action_key, horizon, count),
+    shapes = {
+        "noise": (size, length, latents),
+        "imagined_noise": (horizon, count, latents),
+        "action_noise": (horizon, count) if discrete else (horizon, count, actor.size),
     }
+    # One draw for all: every shape of random numbers costs XLA half a second to compile.
+    ends = np.cumsum([math.prod(shape) for shape in shapes.values()])
+    draws = jnp.split(jax.random.uniform(key, (ends[-1],)), ends[:-1])
+    noise = {name: draw.reshape(shape) for draw, (name, shape) in zip(draws, shapes.items(), strict=True)}
+    return noise if discrete else noise | {"action_noise": normal(noise["action_noise"])}
+
+
+def normal(uniform: Array) -> Array:
+    """Standard normal numbers from uniform ones in [0, 1), as JAX makes its own: by the inverse error function."""
+    inside = 1 - 2.0**-24  # erfinv of one is infinite
+    return math.sqrt(2) * lax.erf_inv(jnp.clip(2 * uniform - 1, -inside, inside))
 
 
 def action_noise(actor: Actor, key: Array, *batch: int) -> Array:
@@ -439,73 +448,6 @@ def arithmetic(settings: Settings, networks: Any) -> Any:
     if not settings.mixed:
         return networks
     return jax.tree.map(lambda x: x.astype(jnp.bfloat16) if x.ndim > 1 else x, networks)
-
-
-# ------------------------------------------------------------------------------------------------------- optimisers
-
-
-def first_moments(settings: Optimisers, networks: Networks) -> Any:
-    """Of every optimiser, before the first update."""
-    learners = networks.learners()
-    if settings.order == "joint":
-        return laprop_moments(learners)
-    return {name: make_adam(settings.adam, name).init(learners[name]) for name in LEARNERS}
-
-
-def step(
-    settings: Optimisers, learners: dict[str, Any], slopes: dict[str, Any], moments: Any, updates: int
-) -> tuple[dict[str, Any], Any, dict[str, Array]]:
-    """Apply the gradients of some learners. They and all moments afterwards; norms before clipping, each ()."""
-    if settings.order == "joint":
-        learners, moments, norm = laprop_step(settings.laprop, learners, slopes, moments, updates)
-        return learners, moments, {"grad_norm": norm}
-    moments, norms = dict(moments), {}
-    for name, learner in learners.items():
-        changes, moments[name] = make_adam(settings.adam, name).update(slopes[name], moments[name])
-        learners = {**learners, name: optax.apply_updates(learner, changes)}
-        norms[f"{name}_grad_norm"] = optax.tree.norm(slopes[name])
-    return learners, moments, norms
-
-
-def laprop_moments(parameters: Any) -> dict[str, Any]:
-    """Both moments of LaProp, shaped like the parameters."""
-    return {name: jax.tree.map(jnp.zeros_like, parameters) for name in ("m", "v")}
-
-
-def laprop_step(
-    settings: LaProp, parameters: Any, slopes: Any, moments: dict[str, Any], updates: int
-) -> tuple[Any, dict[str, Any], Array]:
-    """LaProp with adaptive clipping, tensor by tensor: parameters, moments, norm of all gradients before clipping.
-
-    Update updates + 1, an array: the formula `laprop` of shared/formulas/optimisers.py wants a number.
-    """
-    rate = settings.learning_rate
-    if settings.warmup_updates:
-        rate = rate * jnp.minimum(updates / settings.warmup_updates, 1.0)
-    # 1 - beta^t without a difference of nearly equal numbers, which float32 does not survive
-    first, second = (-jnp.expm1((updates + 1) * math.log(beta)) for beta in (settings.beta1, settings.beta2))
-
-    def moved(parameter: Array, slope: Array, m: Array, v: Array) -> tuple[Array, ...]:
-        slope = adaptive_clip(parameter, slope, settings.adaptive_clip, settings.least_norm)
-        v = settings.beta2 * v + (1 - settings.beta2) * slope * slope
-        scaled = jnp.where(v > 0, slope / (jnp.sqrt(v / second) + settings.epsilon), 0)
-        m = settings.beta1 * m + (1 - settings.beta1) * scaled
-        return parameter - rate / first * m, m, v
-
-    leaves, structure = jax.tree.flatten(parameters)
-    others = (jax.tree.leaves(tree) for tree in (slopes, moments["m"], moments["v"]))
-    found = zip(*(moved(*parts) for parts in zip(leaves, *others, strict=True)), strict=True)
-    parameters, m, v = (jax.tree.unflatten(structure, part) for part in found)
-    return parameters, {"m": m, "v": v}, optax.tree.norm(slopes)
-
-
-def make_adam(settings: Adams, name: str) -> optax.GradientTransformation:
-    """The 2023 agent's for one learner: its gradient is clipped by its own norm."""
-    own = getattr(settings, name)
-    return optax.chain(
-        optax.clip_by_global_norm(own.clip_norm),
-        optax.adam(own.learning_rate, settings.beta1, settings.beta2, eps=own.epsilon),
-    )
 
 
 # ---------------------------------------------------------------------------------------------------------- the method

@@ -428,7 +428,7 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
 def continuation_target(behaviour: Behaviour, is_terminal: Tensor) -> Tensor:
     """What the continuation head shall predict, (...): 0 where the world ended, else gamma, or (2023) 1."""
     gamma = horizon_discount(behaviour.discount_steps) if behaviour.continuation == "discounted" else 1.0
-    return gamma * (~is_terminal).float()
+    return gamma * (~is_terminal).to(torch.get_default_dtype())
 
 
 def model_objective(

@@ -144,11 +144,11 @@ class JaxSide:
         import equinox
         import jax
 
-        from replications.dreamerv3 import agent_jax, model_jax
+        from replications.dreamerv3 import agent_jax, model_jax, optimisers_jax
         from shared import layers_jax
 
         self.jax, self.eqx = jax, equinox
-        self.agent, self.model, self.layers = agent_jax, model_jax, layers_jax
+        self.agent, self.model, self.layers, self.optimisers = agent_jax, model_jax, layers_jax, optimisers_jax
 
     @contextlib.contextmanager
     def precision(self):
@@ -252,8 +252,8 @@ class JaxSide:
     def steps(self, settings, start, gradients):
         """Yields the parameters after each step of LaProp; start and every step's gradients: arrays by name."""
         parameters = {name: self.double(x) for name, x in start.items()}
-        moments = self.agent.laprop_moments(parameters)
-        step = self.compiled(functools.partial(self.agent.laprop_step, settings))
+        moments = self.optimisers.laprop_moments(parameters)
+        step = self.compiled(functools.partial(self.optimisers.laprop_step, settings))
         for updates, slopes in enumerate(gradients):
             slopes = {name: self.double(x) for name, x in slopes.items()}
             parameters, moments, _ = step(parameters, slopes, moments, updates)
