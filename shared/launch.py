@@ -201,8 +201,8 @@ def code_paths(paper: str, framework: str) -> list[Path]:
     folder = ROOT / "replications" / paper
     return [
         *(ROOT / "shared" / name for name in (*files, "formulas", "training", "envs", "replay")),
-        *(folder / name for name in ("config.py", "train.py")),
-        *sorted(folder.glob(f"*_{framework}.py")),
+        *(folder / name for name in ("config.py", f"model_{framework}.py", f"agent_{framework}.py", "train.py")),
+        *folder.glob(f"optimisers_{framework}.py"),  # where the agent's file does not have them
     ]
 
 
