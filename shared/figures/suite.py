@@ -6,7 +6,7 @@ stands above it and how they are arranged is here. panels.py has the parts, grid
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 from shared.figures.binned import SeedMeans
 from shared.figures.command import Drawn, Request
-from shared.figures.curves import COUNTS, POINT, draw_curve
+from shared.figures.curves import COUNTS, POINT, draw_curve, evaluations
 from shared.figures.grid import Grid
 from shared.figures.page import INK, QUIET, Page, human, styled
 from shared.figures.panels import (
@@ -86,7 +86,7 @@ class Words:
     label: str  # of the x axis
     legend: Sequence[Sequence[tuple[str, Handles]]]
     value: str = "test return"  # on the y axis
-    left: Sequence[float] = field(default=(1.5, 3.7))  # inches, of the legend's columns
+    left: Sequence[float] = (0.48, 3.7)  # inches, of the legend's columns
 
 
 def sizes_of(panels: int) -> Sizes:
@@ -106,7 +106,8 @@ def draw_suite(request: Request, panels: Sequence[Panel], summary: SeedMeans, ax
     kind is curve (all seeds), seed, published curve, published seed or published (a level).
     """
     sizes = sizes_of(len(panels))
-    heads = [status(panel, request.seeds, sizes) for panel in panels]
+    tests = summary.episodes is evaluations
+    heads = [status(panel, request.seeds, sizes, tests=tests) for panel in panels]
     legend_height = LEGEND_LINE * max(map(len, words.legend)) + 0.1
     grid = Grid(
         heads=[len(head) for head in heads] or [0],
@@ -164,12 +165,12 @@ def draw(axes: Axes, panel: Panel, summary: SeedMeans) -> pd.DataFrame:
     return shown.assign(task=panel.name).reindex(columns=COLUMNS)
 
 
-def status(panel: Panel, seeds: int | None, sizes: Sizes) -> list[tuple[str, object]]:
-    """The lines below a panel's title: what of ours is in it. seeds: planned per curve."""
+def status(panel: Panel, seeds: int | None, sizes: Sizes, *, tests: bool = True) -> list[tuple[str, object]]:
+    """The lines below a panel's title: what of ours is in it. seeds: planned per curve. tests: count test episodes."""
     if not panel.runs:
         return [("published data alone" if panel.published else "NOT RUN", QUIET)]
     if panel.average is None:
-        few = sizes.columns < 5
+        few = sizes.columns < 5 and tests
         tasks = {source.task for sources in panel.runs.values() for source in sources}
         pooled = len(tasks) > 1
         return panel_status(
@@ -185,11 +186,13 @@ def status(panel: Panel, seeds: int | None, sizes: Sizes) -> list[tuple[str, obj
     return lines or [(f"ours: {most} of {len(every)} {noun}", QUIET)]
 
 
-def whole_seeds(sources: Sequence[Source], tasks: Sequence[str], episodes: Callable | None = None) -> set[int]:
-    """Seeds that have a run with returns on every task. episodes: as SeedMeans has it; None: evaluations."""
+def whole_seeds(
+    sources: Sequence[Source], tasks: Sequence[str], episodes: Callable[[Source], pd.DataFrame] = evaluations
+) -> set[int]:
+    """Seeds that have a run with returns on every task. episodes: as SeedMeans has it."""
     have: dict[int, set[str]] = {}
     for source in sources:
-        if len((episodes or SeedMeans(1).episodes)(source)):
+        if len(episodes(source)):
             have.setdefault(source.seed, set()).add(source.task)
     return {seed for seed, found in have.items() if found >= set(tasks)}
 
