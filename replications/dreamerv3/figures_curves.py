@@ -142,7 +142,7 @@ def published_figure(name: str, suite: Suite, *notes: str, more: Sequence[str] =
     """A figure of the paper that has published curves: ours is of the agent that made them."""
     words = agent(suite.variant)
     return Curves(
-        f"{name}: {suite.title[0].lower() + suite.title[1:]}, {words}",
+        f"{name}: {suite.words}, {words}",
         suite,
         {suite.variant: of_agent(suite.variant)},
         averages=True,
@@ -159,7 +159,7 @@ def published_figure(name: str, suite: Suite, *notes: str, more: Sequence[str] =
 def figure_of_agents(suite: Suite, *variants: str) -> Curves:
     """All three agents, or those that there are, on one suite."""
     return Curves(
-        f"the agents: {suite.title[0].lower() + suite.title[1:]}",
+        f"the agents: {suite.words}",
         suite,
         {variant: of_agent(variant) for variant in variants},
         averages=True,
@@ -172,7 +172,7 @@ AGENT_FIGURES = {"proprio": "agents", "vision": "agents_vision", "atari": "agent
                  "atari100k": "agents_atari100k"}  # fmt: skip
 CURVES = {
     "figure_6": Curves(
-        "Figure 6: what matters, mean over five control tasks from vectors",
+        "Figure 6: what matters, mean over five control tasks, last commit's agent",
         SUITES["proprio"],
         {**ROBUSTNESS, **SIGNALS, **SIZES, **RATIOS},
         ABLATION_TASKS,
@@ -341,12 +341,11 @@ def _released_entries(panels: Sequence[Panel]) -> list[tuple[str, Handles]]:
     order = {f"{NAMES[method]}, released": rank for rank, method in enumerate(STYLES)}
     entries = []
     for line in sorted(shown.values(), key=lambda line: order[line.method]):
-        seeds = max(
-            int(p.points["seeds"].max()) for panel in panels for p in panel.published if p.method == line.method
-        )
+        each = [int(p.points["seeds"].max()) for panel in panels for p in panel.published if p.method == line.method]
+        seeds = f"{min(each)}–{max(each)}" if min(each) < max(each) else f"{max(each)}"
         stroke = Line2D([], [], color=line.color, linestyle=line.style, linewidth=0.9)
         name = line.method.removesuffix(", released")
-        entries.append((f"{name}, published: {seeds} seed{'s' * (seeds != 1)}", (stroke,)))
+        entries.append((f"{name}, published: {seeds} seed{'s' * (seeds != '1')}", (stroke,)))
     return entries
 
 

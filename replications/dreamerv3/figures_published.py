@@ -71,6 +71,11 @@ class Suite:
     window: int  # env steps before the end whose training episodes make our final score
     games: bool = False
 
+    @property
+    def words(self) -> str:
+        """The title within a sentence."""
+        return self.title if self.games else self.title[0].lower() + self.title[1:]
+
 
 SUITES = {
     "atari": Suite(

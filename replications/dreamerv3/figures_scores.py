@@ -148,7 +148,7 @@ def _score_table(name: str, suite: Suite, request: Request) -> Drawn:
 def _page(name: str, suite: Suite, request: Request, numbers: pd.DataFrame, main, own: pd.DataFrame, notes) -> Drawn:
     """The table, ours with verdicts below it, and the same as Markdown."""
     header, lines, rule = main
-    what = f"Table {name.removeprefix('table_')}: final scores, {suite.title[0].lower() + suite.title[1:]}"
+    what = f"Table {name.removeprefix('table_')}: final scores, {suite.words}"
     detail_header, details = detail_table(own.assign(task=own["task"].map(title))) if len(own) else ([], [])
     body = ROW * (len(lines) + 1) + 0.36 + (ROW * (len(details) + 1) + 0.35 if details else 0.2)
     with styled():
@@ -255,10 +255,10 @@ def figure_1(request: Request) -> Drawn:
     ]  # fmt: skip
     frame = pd.DataFrame(rows)
     notes = [
-        "Dark: DreamerV3's released runs, recomputed as in Tables 6, 9, 11 and 12, with the agent that made them: "
-        "2024's, and for control from vectors 2023's. Grey: other methods, from the same files. Coloured: ours, of the "
-        "same agent, when every task of a suite has a finished run. Which aggregate the paper's figure shows is not "
-        "known to us: medians of games and means of control tasks are our choice.",
+        "Dark: DreamerV3's released runs (publ.: published), recomputed as in Tables 6, 9, 11 and 12, with the agent "
+        "that made them: 2024's, and for control from vectors 2023's. Grey: other methods, from the same files. "
+        "Coloured: ours, of the same agent, when every task of a suite has a finished run. Which aggregate the paper's "
+        "figure shows is not known to us: medians of games and means of control tasks are our choice.",
         "ProcGen, DMLab and Minecraft: printed numbers, out of scope here (Table 2 has the reasons). BSuite and "
         "Crafter, two more domains of the paper, have no number in our source.",
         *request.notes,
@@ -290,7 +290,8 @@ def _bars(suite: Suite, request: Request) -> list[dict]:
         row = {"suite": suite.name, "statistic": name, "kind": "ours", "method": of_agent(suite.variant).name}
         value = our_statistic(suite, request, scores, name)
         colors = of_agent(suite.variant).colors
-        rows.append({**row, "framework": framework, "value": value, "tasks": int(scores.notna().sum()),
+        counts = {"tasks": int(scores.notna().sum()), "of": len(scores)}
+        rows.append({**row, **counts, "framework": framework, "value": value,
                      "color": colors.get(framework, GREYS[2])})  # fmt: skip
     return rows
 
@@ -325,7 +326,8 @@ def _bar_label(row: dict, known: Suite | None) -> str:
     if not known:
         return f"{'Dreamer' if dreamer else name}\nprinted"
     if row["kind"] != "ours":
-        return f"Dreamer\n{name}\npublished" if dreamer else f"{name}\npublished"
+        return f"Dreamer\n{name}\npubl." if dreamer else f"{name}\npubl."
     if row["framework"] == "–":
         return f"ours\n{name}\nNOT RUN"
-    return f"ours\n{name}\n{row['framework']}" + ("" if not math.isnan(row["value"]) else f"\n{row['tasks']} tasks")
+    few = f"\n{row['tasks']:.0f} of {row['of']:.0f}" if math.isnan(row["value"]) else ""
+    return f"ours\n{name}\n{row['framework']}{few}"

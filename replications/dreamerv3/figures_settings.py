@@ -78,9 +78,8 @@ def table_3(request: Request) -> Drawn:
         (name, *(sizes[name][column] for column in columns), *PARAMETERS[name])
         for name in sorted(PARAMETERS, key=lambda name: int(name[:-1]))
     ]
-    rows += [
-        (name, *(sizes[name][column] for column in columns), None, None) for name in sizes if name.endswith("2023")
-    ]
+    older = sorted((name for name in sizes if name.endswith("2023")), key=lambda name: sizes[name]["deter_size"])
+    rows += [(name, *(sizes[name][column] for column in columns), None, None) for name in older]
     lines = [[row[0].upper(), *("–" if cell is None else f"{cell:,}" for cell in row[1:])] for row in rows]
     notes = [
         "From paper.yaml. Parameters: of the last commit's agent, counted in the authors' code; a test counts ours and "

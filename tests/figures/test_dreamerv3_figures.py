@@ -174,7 +174,9 @@ def test_a_small_scale_plans_few_runs_that_fit_their_suites(scale):
         vectors = resolve("dreamerv3", one.variant, content)["values"]["environment"]["observations"] == "vectors"
         assert not (vectors and one.task.startswith("atari"))
     if scale == "smoke":
-        every = {(one.framework, figure) for figure in EXPERIMENTS for one in planned_runs("dreamerv3", figure, content)}
+        every = {
+            (one.framework, figure) for figure in EXPERIMENTS for one in planned_runs("dreamerv3", figure, content)
+        }
         assert every == {(framework, figure) for framework in ("torch", "jax") for figure in EXPERIMENTS}
 
 
@@ -246,8 +248,8 @@ def test_a_small_scale_shows_the_agents_on_tasks_that_were_run(run):
 
 
 def test_an_unfinished_run_is_told_with_its_progress(run):
-    path = run("walker_walk", "vision-2024", complete=False, total=10**6)
-    page = words(DRAW["figure_15"](request([path], seeds=5)).figure)
+    path = run("walker_walk", "vision", complete=False, total=10**6, scale="laptop")
+    page = words(DRAW["agents_vision"](request([path], scale="laptop", seeds=5)).figure)
     assert "partial: 0 of 5 seeds, 25k of 1M env steps" in page
 
 
@@ -255,7 +257,9 @@ def test_an_unfinished_run_is_told_with_its_progress(run):
 
 
 def test_a_table_has_published_recomputed_printed_and_ours_with_verdicts(run):
-    paths = [run("walker_walk", "proprio-2023", framework=name, evaluated_at=(5000, 490_000)) for name in ("torch", "jax")]
+    paths = [
+        run("walker_walk", "proprio-2023", framework=name, evaluated_at=(5000, 490_000)) for name in ("torch", "jax")
+    ]
     drawn = DRAW["table_11"](request(paths))
     page, text = words(drawn.figure), drawn.further[".md"].decode()
     for part in ("753.5", "754", "870.6", "871", "task mean, recomputed", "ours, 2023 agent (jax)"):
