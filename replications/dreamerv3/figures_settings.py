@@ -39,7 +39,8 @@ PARAMETERS = {  # counted in the authors' code: 64 x 64 x 3 and 6 actions; 96 x 
     "400m": (372_887_176, 420_106_130),
 }
 AGENTS = {"last commit": "dreamerv3", "2024": "proprio-2024", "2023": "proprio-2023"}
-OF_SUITES = ("environment.", "sizes.", "schedule.total_env_steps", "schedule.train_ratio", "video.", "evaluation.")
+OF_SUITES = ("environment.", "sizes.", "schedule.total_env_steps", "schedule.train_ratio")
+LOOKING = ("video.", "evaluation.", "schedule.evaluate", "schedule.checkpoint")  # ours, and nothing is learned from it
 LINE = re.compile(r"^(?P<indent> *)(?P<key>[a-z_0-9]+):(?P<value>[^#]*)(?:#\s*(?P<comment>.*))?$")
 
 
@@ -94,7 +95,7 @@ def table_4(request: Request) -> Drawn:
     """Hyperparameters of the three agents, with the source of each. Numbers: a row per key of paper.yaml."""
     found = {words: dict(leaves(_values(variant), where=variant)) for words, variant in AGENTS.items()}
     sources = _sources()
-    keys = [key for key in sources if not key.startswith(OF_SUITES)]
+    keys = [key for key in sources if not key.startswith((*OF_SUITES, *LOOKING))]
     rows = [(key, *(found[words][key] for words in AGENTS), sources[key]) for key in keys]
     header = ["key", *AGENTS, "source (and what else it is, where that differs)"]
     lines = [[row[0], *(_plain(cell) for cell in row[1:-1]), _shorten(row[-1])] for row in rows]
