@@ -112,7 +112,7 @@ def uniform(*shape, seed=0):
 
 SUITES = ("dreamerv3", "vision", "atari", "atari100k")
 OF_A_SUITE = ("environment.", "model.size", "schedule.total_env_steps", "schedule.train_ratio")
-OF_NOTHING_LEARNED = ("schedule.evaluate_every_env_steps", "schedule.checkpoint_every_env_steps")  # when to look, to save
+OF_NOTHING_LEARNED = ("schedule.evaluate_every_env_steps", "schedule.checkpoint_every_env_steps")  # looks, saves
 
 
 def flat_values(variant):
