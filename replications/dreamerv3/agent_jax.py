@@ -17,7 +17,17 @@ import numpy as np
 from jax import Array, lax
 
 from replications.dreamerv3.config import Batch, Behaviour, Config, Loss, Model, Optimisers, Size
-from replications.dreamerv3.model_jax import Actor, Critic, State, WorldModel, exact, image_keys, imagine, initialise
+from replications.dreamerv3.model_jax import (
+    Actor,
+    Critic,
+    State,
+    WorldModel,
+    exact,
+    filled,
+    image_keys,
+    imagine,
+    initialise,
+)
 from replications.dreamerv3.optimisers_jax import first_moments, step
 from shared.device_jax import prepare as prepare
 from shared.device_jax import set_exact_arithmetic, to_numpy
@@ -73,7 +83,7 @@ class Networks(eqx.Module):
             model, Actor(config.model, config.size, features, act_spec), Critic(config.model, config.size, features)
         )  # fmt: skip
         model, actor, critic = initialise(learners, config.model.first_values, key)
-        return cls(model, actor, critic, jax.tree.map(jnp.copy, critic))
+        return cls(model, actor, critic, jax.tree.map(lambda x: jax.device_put(np.array(x)), critic))
 
     def learners(self) -> dict[str, eqx.Module]:
         return {name: getattr(self, name) for name in LEARNERS}
@@ -97,7 +107,7 @@ class DreamerV3Agent:
         self.networks = self.placed(networks)
         self.moments = self.placed(first_moments(config.optimisers, networks.learners()))
         names = NORMALISER_STATES[config.behaviour.normalise]
-        self.normaliser = self.placed({name: jnp.zeros(()) for name in names})
+        self.normaliser = self.placed({name: filled(0) for name in names})
         self.key = self.placed(jax.random.key(noise_seed))
         self.updates = 0
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from scipy.special import erf, erfinv
 
 from shared.formulas.distributions import (
     bounded_normal,
@@ -73,6 +74,13 @@ def affine(x: Array, weight: Array, bias: Array | None = None) -> Array:
     return y if bias is None else y + bias.astype(y.dtype)
 
 
+def filled(value: float, *shape: int) -> Array:
+    """An array of one number; made by NumPy, because XLA would compile a program for every shape."""
+    dtype = jax.dtypes.canonicalize_dtype(float)
+    # np.zeros takes no memory before somebody writes
+    return jax.device_put(np.full(shape, value, dtype) if value else np.zeros(shape, dtype))
+
+
 class Linear(eqx.Module):
     """`affine` with its parameters; a factor of their first values."""
 
@@ -81,8 +89,8 @@ class Linear(eqx.Module):
     first_scale: float = eqx.field(static=True)
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True, first_scale: float = 1.0):
-        self.weight = jnp.zeros((outputs, inputs))
-        self.bias = jnp.zeros(outputs) if bias else None
+        self.weight = filled(0, outputs, inputs)
+        self.bias = filled(0, outputs) if bias else None
         self.first_scale = first_scale
 
     def __call__(self, x: Array) -> Array:
@@ -101,8 +109,8 @@ class Norm(eqx.Module):
 
     def __init__(self, kind: str, size: int):
         self.kind = kind
-        self.weight = jnp.ones(size)
-        self.bias = jnp.zeros(size) if kind == "layer" else None
+        self.weight = filled(1, size)
+        self.bias = filled(0, size) if kind == "layer" else None
 
     def __call__(self, x: Array) -> Array:
         return activate(self.normalised(x))
@@ -161,8 +169,8 @@ class BlockLinear(eqx.Module):
     bias: Array
 
     def __init__(self, inputs: int, outputs: int, blocks: int):
-        self.weight = jnp.zeros((blocks, inputs // blocks, outputs // blocks))
-        self.bias = jnp.zeros(outputs)
+        self.weight = filled(0, blocks, inputs // blocks, outputs // blocks)
+        self.bias = filled(0, outputs)
 
     def __call__(self, x: Array) -> Array:
         """(N, inputs) -> (G, N, outputs / G): the caller puts the blocks where it needs them."""
@@ -191,8 +199,8 @@ class Conv(eqx.Module):
     bias: Array | None
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, bias: bool = True):
-        self.weight = jnp.zeros((outputs, inputs, kernel, kernel))
-        self.bias = jnp.zeros(outputs) if bias else None
+        self.weight = filled(0, outputs, inputs, kernel, kernel)
+        self.bias = filled(0, outputs) if bias else None
 
     def __call__(self, x: Array) -> Array:
         margin = self.weight.shape[-1] // 2
@@ -256,15 +264,15 @@ def initialise(module, kind: str, key: Array):
     parts, structure = jax.tree.flatten(module, is_leaf=is_layer)
     sizes = [part.weight.size if is_layer(part) else 0 for part in parts]
     # One draw for all: every shape of random numbers costs XLA half a second to compile.
-    draws = np.asarray(jax.random.truncated_normal(key, -TRUNCATION, TRUNCATION, (sum(sizes),)))
-    filled = []
+    draws = np.asarray(jax.random.uniform(key, (sum(sizes),), minval=-1.0))
+    found = []
     for part, draw in zip(parts, np.split(draws, np.cumsum(sizes)[:-1]), strict=True):
         if is_layer(part):
-            std = first_std(part, kind)
-            weight = jnp.asarray(np.float32(std / TRUNCATED_STD) * draw.reshape(part.weight.shape))
-            part = eqx.tree_at(lambda x: x.weight, part, weight)
-        filled.append(part)
-    return jax.tree.unflatten(structure, filled)
+            cut = math.sqrt(2) * erfinv(draw * erf(TRUNCATION / math.sqrt(2)))  # normal, within +-2
+            weight = (first_std(part, kind) / TRUNCATED_STD * cut).reshape(part.weight.shape)
+            part = eqx.tree_at(lambda x: x.weight, part, jax.device_put(weight.astype(part.weight.dtype)))
+        found.append(part)
+    return jax.tree.unflatten(structure, found)
 
 
 def first_std(layer: Linear | Conv | BlockLinear, kind: str) -> float:
@@ -413,7 +421,7 @@ class RSSM(eqx.Module):
         self.prior_head = Linear(units, stoch)
         self.posterior_hidden = MLP(deter + embed_size, units, config.posterior_layers, norm)
         self.posterior_head = Linear(units, stoch)
-        self.initial_deter = jnp.zeros(deter) if config.gru == "dense" else None
+        self.initial_deter = filled(0, deter) if config.gru == "dense" else None
 
     def initial(self, *batch: int) -> State:
         """The state before the first step, (*batch, ...): zeros; or (2023) a learned one with its prior's mode."""

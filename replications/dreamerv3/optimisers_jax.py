@@ -21,7 +21,8 @@ def first_moments(settings: Optimisers, learners: dict[str, Any]) -> Any:
     """Of every optimiser, before the first update."""
     if settings.order == "joint":
         return laprop_moments(learners)
-    return {name: make_adam(settings.adam, name).init(learner) for name, learner in learners.items()}
+    moments = {name: jax.eval_shape(make_adam(settings.adam, name).init, x) for name, x in learners.items()}
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), moments)
 
 
 def step(
@@ -59,7 +60,8 @@ def from_rows(rows: Array, like: Any) -> Any:
 
 def laprop_moments(parameters: Any) -> dict[str, Array]:
     """Both moments of LaProp, in rows."""
-    return {name: jnp.zeros_like(in_rows(parameters)) for name in ("m", "v")}
+    rows = jax.eval_shape(in_rows, parameters)
+    return {name: np.zeros(rows.shape, rows.dtype) for name in ("m", "v")}
 
 
 def laprop_step(

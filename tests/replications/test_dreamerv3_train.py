@@ -67,17 +67,26 @@ def close(parts):
 
 
 @pytest.mark.parametrize(
-    ("variant", "task"),
-    [("dreamerv3", "toy_reach"), ("vision", "toy_reach"), ("proprio-2023", "toy_terminal"), ("atari", "atari_pong")],
+    ("framework", "variant", "task"),
+    [
+        ("torch", "dreamerv3", "toy_reach"),
+        ("torch", "vision", "toy_reach"),
+        ("torch", "proprio-2023", "toy_terminal"),
+        ("torch", "atari", "atari_pong"),
+        ("jax", "dreamerv3", "toy_reach"),
+    ],
 )
-def test_a_run_is_whole_and_continues_to_the_bit_after_a_kill(tmp_path, variant, task):
-    config = write_config(tmp_path / "config.yaml", variant)
-    done = run(config, tmp_path / "whole.h5", task=task)
+def test_a_run_is_whole_and_continues_to_the_bit_after_a_kill(tmp_path, monkeypatch, framework, variant, task):
+    if framework == "jax":
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
+        monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    config, chosen = write_config(tmp_path / "config.yaml", variant), ("--framework", framework)
+    done = run(config, tmp_path / "whole.h5", *chosen, task=task)
     assert done.returncode == 0, done.stderr
-    for moment in ("update:15", "step:60") if variant == "dreamerv3" else ("update:15",):
-        done = run(config, tmp_path / "seed_3.h5", task=task, die=moment)
+    for moment in ("update:15", "step:60") if (framework, variant) == ("torch", "dreamerv3") else ("update:15",):
+        done = run(config, tmp_path / "seed_3.h5", *chosen, task=task, die=moment)
         assert done.returncode == -signal.SIGKILL, (moment, done.returncode, done.stderr)
-    done = run(config, tmp_path / "seed_3.h5", task=task)
+    done = run(config, tmp_path / "seed_3.h5", *chosen, task=task)
     assert done.returncode == 0 and "continuing at" in done.stderr, done.stderr
     tiny.assert_same(tmp_path / "seed_3.h5", tmp_path / "whole.h5")
     assert_whole(tmp_path / "whole.h5", variant, task)
@@ -259,8 +268,12 @@ def test_mistakes_are_told_in_one_message_and_leave_nothing(tmp_path, capsys, op
     assert not (tmp_path / "new").exists()
 
 
-def test_the_code_that_decides_numbers_is_listed_and_exists():
-    paths = launch.code_paths("dreamerv3", "torch")
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_the_code_that_decides_numbers_is_listed_and_exists(framework):
+    paths = launch.code_paths("dreamerv3", framework)
     assert all(path.exists() for path in paths)
     named = {str(path.relative_to(ROOT)) for path in paths}
-    assert {"shared/device_torch.py", "shared/replay", "replications/dreamerv3/agent_torch.py"} <= named
+    own = {f"replications/dreamerv3/{kind}_{framework}.py" for kind in ("model", "agent")}
+    assert named >= {f"shared/device_{framework}.py", "shared/replay"} | own
+    other = {"torch": "jax", "jax": "torch"}[framework]
+    assert not any(name.endswith(f"_{other}.py") for name in named)
