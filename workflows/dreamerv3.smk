@@ -60,7 +60,7 @@ use rule draw_dreamerv3 as draw_dreamerv3_films with:
 
 use rule draw_dreamerv3 as draw_dreamerv3_summary with:
     input:
-        runs=[run for table in DREAMERV3_SCORES for run in run_files("dreamerv3", table)],
+        runs=lambda wildcards: [run for table in DREAMERV3_SCORES for run in run_files("dreamerv3", table)],
         reference="data/reference/dreamerv3_games.csv",
         beside=DREAMERV3_DATA,
     output:
@@ -68,7 +68,7 @@ use rule draw_dreamerv3 as draw_dreamerv3_summary with:
     wildcard_constraints:
         figure="|".join(DREAMERV3_SUMMARY),
     params:
-        seeds=planned_seeds("dreamerv3", DREAMERV3_SCORES[0]),
+        seeds=lambda wildcards: planned_seeds("dreamerv3", DREAMERV3_SCORES[0]),
         code=lambda wildcards: drawing_code("dreamerv3"),
 
 
