@@ -187,8 +187,8 @@ CURVES = {
     "figure_13": published_figure(
         "Figure 13",
         SUITES["atari100k"],
-        "The published runs' configuration selected the sticky, grey environment by mistake; ours is the intended one. "
-        "Curves of SimPLe, SPR, TWM and IRIS are not in the authors' files.",
+        "The 2024 code's configuration selects the sticky, grey environment by mistake; whether the published runs had "
+        "it is not known. Ours is the intended one. Curves of SimPLe, SPR, TWM and IRIS are not in the authors' files.",
     ),
     "figure_14": published_figure(
         "Figure 14",

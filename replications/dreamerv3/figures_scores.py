@@ -50,8 +50,8 @@ RECIPES = {  # how the released runs give the printed numbers
 FURTHER = {
     "atari": "Alien's random play is 227.8 and James Bond is measured from 29.0 to 302.8, as DreamerV3's own file has "
     "it (DreamerV2's averages need other numbers).",
-    "atari100k": "SimPLe, SPR, TWM and IRIS stand in the printed table alone. The released runs' configuration "
-    "selected the sticky, grey environment by mistake.",
+    "atari100k": "SimPLe, SPR, TWM and IRIS stand in the printed table alone. The 2024 code's configuration selects "
+    "the sticky, grey environment by mistake; whether the published runs had it is not known. Ours is the one meant.",
     "proprio": "The printed table is of the 2023 agent, although the paper describes 2024's: its numbers are those of "
     "a file released with the 2023 code. In the copy we read, the labels of mean and median are swapped.",
     "vision": "In the copy we read, the labels of mean and median are swapped. The paper says five seeds; the "
