@@ -29,7 +29,8 @@ def make_env(
     """One environment of this task; the arguments are those of dmc.DMC, and the pipeline of atari.Atari.
 
     The toy tasks and games have no camera and cast no shadow: they ignore `camera` and `shadow_size`. Only games have
-    a pipeline, and they need one. With vectors (dmc.Vectors) no picture is drawn; games and Catch show images all the same.
+    a pipeline, and they need one. With vectors (dmc.Vectors) no picture is drawn; games and Catch show images all the
+    same.
     Raises:
       UserError: unknown task, impossible size, or no OpenGL library; says what to do.
     """

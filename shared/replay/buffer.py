@@ -4,6 +4,7 @@ Framework-free. Running episodes live in memory, complete ones on disk (storage.
 memory. Everything that decides a later sample is in save(), so a resumed run draws the same numbers.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
