@@ -27,7 +27,7 @@ def test_an_unknown_task_is_answered_with_near_names(typed, meant, renderer):
 def test_an_unknown_toy_needs_no_renderer_to_be_told(python):
     code = f"from shared.envs.suite import make_env; make_env('toy_raech', **{SIZES})"
     answer = python(code, MUJOCO_GL="off")
-    assert "unknown task 'toy_raech'; did you mean toy_reach?" in answer.stderr
+    assert "unknown task 'toy_raech'; did you mean toy_reach, toy_catch?" in answer.stderr
 
 
 def test_a_name_like_no_other_is_still_told_how_names_look(renderer):
