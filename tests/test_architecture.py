@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "shared/training/": ("shared.training", "shared.envs.spec", "shared.errors", "shared.config"),
     "shared/figures/": ("shared.figures", "shared.results", "shared.errors", "shared.config", "shared.checkpoint"),
     "shared/testing/": ("shared",),
+    "shared/diff/": ("shared",),
     "workflows/": ("workflows", "shared"),
     "benchmarks/": ("benchmarks", "shared", "replications"),
 }
@@ -45,6 +46,7 @@ PAPER_MAY_IMPORT = {
     "train.py": ("shared",),
     "simulator.py": ("shared",),  # PlaNet: a program of its own, as train.py is
     "diagnostics": ("shared",),
+    "walk": ("shared",),  # what shared/diff asks of a replication, by its name
 }
 FORMULAS_LIBRARIES = {"numpy", "array_api_compat", "scipy"}  # scipy inside functions: the special functions of NumPy
 NO_CALLS = {

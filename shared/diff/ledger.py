@@ -81,13 +81,10 @@ def ledger(names: Sequence[str] | None = None, *, root: Path = ROOT) -> Outcome:
                     if one.value is not None
                 ]
     names_ = [settings.name for settings in columns]
+    in_force = "A dash: the paper has no such thing, or it is not in force."
+    origin = ("what", "paper", "value", "key", "source")
     tables = [
-        Table(
-            "Ledger",
-            ("group", "what", *names_, "over the papers"),
-            rows,
-            "A dash: the paper has no such thing, or it is not in force.",
-        ),
+        Table("Ledger", ("group", "what", *names_, "over the papers"), rows, in_force),
         *steps(names_, rows),
         Table("Where each value of the ledger comes from", origin, sources),
         leftover(columns, claimed),
