@@ -6,7 +6,7 @@ import textwrap
 from shared.diff.outcome import Outcome, Table, words
 
 ROWS = 25  # of a table; the JSON and the page have them all
-WIDEST = 46  # characters of a column
+WIDEST = 56  # characters of a column
 GAP = "  "
 
 
