@@ -16,6 +16,7 @@ include: "workflows/core.smk"
 include: "workflows/planet.smk"
 include: "workflows/dreamer.smk"
 include: "workflows/dreamerv2.smk"
+include: "workflows/diff.smk"
 
 
 rule all:
@@ -25,3 +26,4 @@ rule all:
         rules.planet.input,
         rules.dreamer.input,
         rules.dreamerv2.input,
+        rules.diff.input,

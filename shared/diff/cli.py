@@ -63,7 +63,7 @@ def answer(options: argparse.Namespace) -> Outcome:
     scale = numbers.read_scale(options.scale) if options.scale else None
     a, b = (things.parse(words, results=options.results, scale=scale) for words in options.things)
     if a.kind != b.kind:
-        reason = f"A is a {a.kind}, B a {b.kind}: only two things of one kind can be compared"
+        reason = f"they are of two kinds (A: {a.kind}, B: {b.kind}); only two of one kind can be compared"
         return Outcome("kind", a.name, b.name, NOT_COMPARABLE, reason)
     match a.kind:
         case things.CONFIG:
@@ -85,8 +85,9 @@ def walk(a: numbers.Side, b: numbers.Side, options: argparse.Namespace) -> Outco
     scale = numbers.read_scale(options.scale or things.default_scale())
     tolerance = numbers.TOLERANCE if options.tolerance is None else options.tolerance
     return numbers.compare(
-        a, b, variant=variant, scale=scale, task=options.task, updates=options.updates, tolerance=tolerance
-    )
+        a, b, variant=variant, scale=scale, task=options.task, updates=options.updates, tolerance=tolerance,
+        plots=options.html is not None,
+    )  # fmt: skip
 
 
 def command(name: str, words: Sequence[str], options: argparse.Namespace) -> Outcome | None:

@@ -103,8 +103,11 @@ def median_length(group: Group, tasks: set[str]) -> float:
     return float(np.median([horizon(table) for task, table in points.groupby("task") if task in tasks] or [0.0]))
 
 
-def compare(a: Group, b: Group, *, plots: bool = True) -> Outcome:
-    """The outcome for two groups. The reference, whose seeds judge the other, is B, or A if only A is published."""
+def compare(a: Group, b: Group, *, plots: bool | tuple[str, ...] = True) -> Outcome:
+    """The outcome for two groups. The reference, whose seeds judge the other, is B, or A if only A is published.
+
+    plots: all (True), none, or those named: curves, differences, power.
+    """
     ours, reference = (b, a) if a.published and not b.published else (a, b)
     why_not = obstacles(a, b)
     notes = [f"{group.name}: {note}" for group in (a, b) for note in group.notes]
@@ -139,7 +142,8 @@ def compare(a: Group, b: Group, *, plots: bool = True) -> Outcome:
     if plots:
         from shared.diff.plots import curves_plot, forest_plot, power_plot  # in here: matplotlib is slow to import
 
-        pictures = [curves_plot(pairs, *names), forest_plot(pairs, *names), power_plot(pairs)]
+        makers = {"curves": curves_plot, "differences": forest_plot, "power": power_plot}
+        pictures = [make(pairs, *names) for name, make in makers.items() if plots is True or name in plots]
     counts = {name: sum(v == name for v, _ in verdicts) for name in (INSIDE, BELOW, ABOVE, TOO_FEW)}
     facts = {
         "obstacles": why_not,

@@ -113,6 +113,7 @@ def compare(
     task: str | None = None,
     updates: int = MARKS[-1],
     tolerance: float = TOLERANCE,
+    plots: bool = True,
 ) -> Outcome:
     """The outcome for two implementations of one paper."""
     if a.paper != b.paper:
@@ -120,11 +121,18 @@ def compare(
         return Outcome("numbers", a.name, b.name, NOT_COMPARABLE, reason)
     asked = question(a.paper, variant, task, scale, updates)
     one, other = answers(a, b, asked)
-    return judge(a, b, one, other, asked, tolerance)
+    return judge(a, b, one, other, asked, tolerance, plots=plots)
 
 
 def judge(
-    a: Side, b: Side, one: dict[str, Any], other: dict[str, Any], asked: Mapping[str, Any], tolerance: float
+    a: Side,
+    b: Side,
+    one: dict[str, Any],
+    other: dict[str, Any],
+    asked: Mapping[str, Any],
+    tolerance: float,
+    *,
+    plots: bool = True,
 ) -> Outcome:
     """The outcome from two answers."""
     first, second = one["places"], other["places"]
@@ -169,9 +177,8 @@ def judge(
         f"Walked: {what}, float64, parameters and inputs made by A; stages in order: {STAGES}.",
         f"Seconds: A {one['seconds']:.1f}, B {other['seconds']:.1f}.",
     ]
-    return Outcome(
-        "numbers", a.name, b.name, found, reason, tables, pictures(names, gaps, tolerance, apart, grown), notes, facts
-    )
+    shown = pictures(names, gaps, tolerance, apart, grown) if plots else []
+    return Outcome("numbers", a.name, b.name, found, reason, tables, shown, notes, facts)
 
 
 def told(

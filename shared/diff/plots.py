@@ -83,7 +83,7 @@ def forest_plot(pairs: Sequence[Any], ours: str, reference: str) -> Plot:
         )
 
 
-def power_plot(pairs: Sequence[Any]) -> Plot:
+def power_plot(pairs: Sequence[Any], ours: str, reference: str) -> Plot:
     """How likely the rule notices a weaker learner, per number of seeds (median over tasks)."""
     judged = [p for p in pairs if len(p.reference.final) >= LEAST_SEEDS]
     with styled():
@@ -103,7 +103,7 @@ def power_plot(pairs: Sequence[Any]) -> Plot:
         axes.tick_params(labelsize=6)
         axes.legend(fontsize=5.5, frameon=False)
         figure.tight_layout()
-        return finished(figure, "Power", "What the rule would notice on one task, by the number of our seeds.")
+        return finished(figure, "Power", f"What the rule would notice of {ours} on one task, by seeds.")
 
 
 def walk_plot(names: Sequence[str], relative: Sequence[float], tolerance: float, first: int | None) -> Plot:

@@ -1,6 +1,7 @@
 """What the JAX walks of all papers do in the same way: NumPy to arrays and back, a function replaced to look inside."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -11,7 +12,9 @@ from jax import Array
 from shared.diff.walk import Arrays, Captured
 
 # A walk is compiled once and runs up to a hundred times on tiny networks: compiling is what takes the time.
-QUICK = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
+# JAX_DISABLE_MOST_OPTIMIZATIONS=1, as in smoke runs, shortens that further and makes every update slower.
+LEVEL = 0 if os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") == "1" else 1
+QUICK = {"xla_backend_optimization_level": LEVEL, "xla_cpu_use_fusion_emitters": False}
 
 
 def devices(values: Mapping[str, np.ndarray]) -> dict[str, Array]:
