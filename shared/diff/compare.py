@@ -26,6 +26,7 @@ from shared.diff.rule import (
     WEAKNESSES,
     band,
     false_alarms,
+    false_alarms_over_tasks,
     power,
     power_over_tasks,
     verdict,
@@ -287,6 +288,7 @@ def quality_table(pairs: Sequence[TaskPair]) -> Table:
     _, reference, kept = finals_of([p for p in pairs if len(p.reference.final) >= LEAST_SEEDS])
     if len(kept) > 1:
         units = scaled(kept)[1]
+        rows.append(("false alarms over tasks, measured", false_alarms_over_tasks(reference, seeds)))
         begins = [(p.reference.start - low) / size for p, (low, size) in zip(kept, units, strict=True)]
         for weakness in WEAKNESSES:
             rows.append(

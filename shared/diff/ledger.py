@@ -40,7 +40,10 @@ def entry(settings: Settings, row: dict[str, Any]) -> Entry:
         if key in settings.values:
             return Entry(null(settings.values[key]), key, settings.sources.get(key, ""))
     told = (row.get("without") or {}).get(settings.paper)
-    return Entry(told, "", f"replications/{settings.paper}") if told is not None else NOTHING
+    if told is None:
+        return NOTHING
+    value, _, place = told.removesuffix(")").partition(" (")
+    return Entry(value, "", f"replications/{settings.paper}/{place}" if place else f"replications/{settings.paper}")
 
 
 def columns_of(names: Sequence[str] | None, *, root: Path = ROOT) -> tuple[list[Settings], list[str]]:

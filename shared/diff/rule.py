@@ -157,6 +157,27 @@ def false_alarms(published: Sequence[np.ndarray], seeds: int, starts: Sequence[f
     return FalseAlarms(float(np.mean(rates)), k, left, len(rates), counts)
 
 
+def false_alarms_over_tasks(published: Sequence[np.ndarray], seeds: int) -> float:
+    """The same for the verdict over tasks: in every task some seeds as ours, drawn SPLITS times. NaN without a task."""
+    from scipy.stats import t  # in here: slow to import
+
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    gaps, variances, weights = np.zeros(SPLITS), np.zeros(SPLITS), np.zeros(SPLITS)
+    usable = [np.asarray(scores, np.float64) for scores in published if len(scores) >= 4]
+    for scores in usable:
+        n = len(scores)
+        k = max(1, min(seeds, n // 2))
+        mixed = rng.permuted(np.broadcast_to(scores, (SPLITS, n)), axis=1)
+        part = mixed[:, k:].var(axis=1, ddof=1) * (1 / (n - k) + 1 / k)
+        gaps += mixed[:, :k].mean(axis=1) - mixed[:, k:].mean(axis=1)
+        variances += part
+        weights += part**2 / (n - k - 1)
+    if not usable:
+        return math.nan
+    freedom = np.maximum(variances**2 / np.maximum(weights, 1e-300), 1)
+    return float((np.abs(gaps) > t.ppf(0.5 * (1 + LEVEL), freedom) * np.sqrt(variances)).mean())
+
+
 def power(published: np.ndarray, seeds: int, start: float, weakness: float) -> float:
     """Chance that the rule calls a weaker learner below: one that loses a share of what the published one gains.
 

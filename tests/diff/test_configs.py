@@ -81,7 +81,7 @@ def test_the_ledger_leaves_nothing_out():
 
 def test_the_ledger_says_what_changed_from_v1_to_v2():
     changes = {row[1]: row[2:] for row in rows_of(ledger(), "From dreamer to dreamerv2")}
-    assert changes["latents"] == ("gaussian (model_torch.py, RSSM)", "categorical")
+    assert changes["latents"] == ("gaussian", "categorical")
     assert changes["KL balance (share of the prior)"] == (None, 0.8)
     assert changes["free nats"] == (3.0, 0.0)
     assert changes["learning rate, world model"] == (6e-4, 2e-4)
@@ -98,7 +98,7 @@ def test_every_key_of_the_ledger_exists_somewhere():
         if not any(key in keys or "{" in key for key in row["keys"])
     ]
     assert "dreamerv3" not in papers() or unanswered == []
-    assert len(unanswered) <= 20
+    assert "latents" not in unanswered and "free nats" not in unanswered
 
 
 def test_what_the_ledger_says_of_papers_without_a_key_is_of_papers_without_it():

@@ -240,6 +240,12 @@ def test_the_verdict_over_tasks_keeps_its_level():
     assert 0.025 <= out / 1000 <= 0.065
 
 
+def test_the_false_alarms_over_tasks_are_those_of_normal_seeds():
+    random = np.random.default_rng(3)
+    rates = [rule.false_alarms_over_tasks([random.normal(size=6) for _ in range(20)], 3) for _ in range(30)]
+    assert np.mean(rates) == pytest.approx(0.05, abs=0.03)
+
+
 def test_power_grows_with_weakness_and_with_seeds():
     published_ = np.random.default_rng(0).normal(800, 100, 10)
     by_weakness = [rule.power(published_, 5, 0.0, weakness) for weakness in (0.0, 0.1, 0.25, 0.5)]
