@@ -56,7 +56,8 @@ and not judged.</p>
 <h2>The diffs</h2>
 {% for cell in cells %}<details id="{{ cell.anchor }}"><summary><b>{{ cell.title }}</b>
 {{ parts.verdict(cell.outcome) }}</summary>{{ parts.body(cell.outcome) }}</details>{% endfor %}
-<h2>Ledger</h2><details><summary>What changes from paper to paper</summary>{{ parts.body(ledger) }}</details>
+{% if ledger %}<h2>Ledger</h2>
+<details><summary>What changes from paper to paper</summary>{{ parts.body(ledger) }}</details>{% endif %}
 <script>
 function open_target() { const at = document.getElementById(location.hash.slice(1)); if (at) at.open = true; }
 addEventListener("hashchange", open_target); open_target();
@@ -177,7 +178,7 @@ def render(root: Path, found: Sequence[Cell], numbers: Sequence[dict]) -> str:
             unrun={paper: not_run(paper, found) for paper in matrix},
             numbers=numbers,
             cells=found,
-            ledger=ledger(),
+            ledger=ledger() if len(papers()) > 1 else None,
         )
     )
 

@@ -120,6 +120,7 @@ def walk_plot(names: Sequence[str], relative: Sequence[float], tolerance: float,
                           textcoords="offset points")  # fmt: skip
         groups = [name.split(" / ")[0] for name in names]
         starts = [i for i, group in enumerate(groups) if i == 0 or group != groups[i - 1]]
+        starts = [i for n, i in enumerate(starts) if n == 0 or i - starts[n - 1] > len(names) / 40]  # labels need room
         axes.set_xticks(starts, [groups[i] for i in starts], fontsize=5, rotation=35, ha="right")
         axes.set_ylabel("largest difference / largest entry", fontsize=6)
         axes.tick_params(axis="y", labelsize=6)

@@ -49,7 +49,7 @@ def test_a_failed_run_is_tried_twice(crashed):
 
 def test_the_next_call_trains_only_what_is_missing(crashed):
     assert crashed.plan_after_crash["train"] == {file(run) for run in of("walker_walk", "seed_1")}
-    assert crashed.plan_after_crash.keys() == {"train", "draw_planet"}
+    assert crashed.plan_after_crash.keys() == {"train", "draw_planet", "draw_diff"}
 
 
 def test_a_run_is_logged(crashed):
