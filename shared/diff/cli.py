@@ -62,6 +62,8 @@ def answer(options: argparse.Namespace) -> Outcome:
         raise UserError(f"{len(options.things)} things ({', '.join(options.things)}); expected two, A and B")
     scale = numbers.read_scale(options.scale) if options.scale else None
     a, b = (things.parse(words, results=options.results, scale=scale) for words in options.things)
+    if {a.kind, b.kind} == {things.RUN, things.GROUP}:  # one run beside a group, or beside published seeds
+        a, b = (things.as_group(thing) for thing in (a, b))
     if a.kind != b.kind:
         reason = f"they are of two kinds (A: {a.kind}, B: {b.kind}); only two of one kind can be compared"
         return Outcome("kind", a.name, b.name, NOT_COMPARABLE, reason)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 
@@ -16,7 +17,7 @@ from shared.diff import published
 from shared.errors import UserError
 from shared.figures.curves import evaluations, lives_are_episodes
 from shared.figures.sources import Source, load_runs, mixtures
-from shared.results import METRICS, list_runs
+from shared.results import METRICS, list_runs, read_run
 
 EVALUATION, TRAINING = "evaluation", "training"
 UNIT = METRICS["env_steps"][0]
@@ -94,6 +95,9 @@ def of_paths(paths: Sequence[Path], name: str) -> Group:
         if len(found) > 1:
             raise UserError(f"{name}: runs of several {part}s ({', '.join(found)}); name one")
     mixed = tuple(note for notes in mixtures(sources).values() for note in notes)
+    units = sorted({unit_of(source.path) for source in sources})
+    if len(units) > 1:
+        raise UserError(f"{name}: runs that count env steps in {' and in '.join(units)}; give those of one unit")
     tables = {EVALUATION: [evaluations(source)[POINTS] for source in sources]}
     if not any(map(lives_are_episodes, sources)):
         tables[TRAINING] = [training(source) for source in sources]
@@ -105,6 +109,7 @@ def of_paths(paths: Sequence[Path], name: str) -> Group:
         version=str(first.run.attrs["variant"]),
         scale=first.scale,
         points={kind: table for kind, table in points.items() if len(table)},
+        unit=units[0],
         framework=str(first.run.attrs["framework"]),
         notes=(f"unfinished: {', '.join(unfinished)}",) if unfinished else (),
         faults=mixed,
@@ -112,10 +117,14 @@ def of_paths(paths: Sequence[Path], name: str) -> Group:
     )
 
 
+def unit_of(path: Path) -> str:
+    """The unit that a run file itself says its env steps have."""
+    with h5py.File(path, "r") as file:
+        return str(file["eval/episode/env_steps"].attrs["unit"])
+
+
 def load_one(path: Path) -> Source:
     """One run file, whatever its paper."""
-    from shared.results import read_run
-
     paper = read_run(path).attrs["paper"]
     (source,) = load_runs([path], paper=paper, tasks=["*"], variants=["*"])
     return source

@@ -33,7 +33,8 @@ OUTCOME = """
 <details {{ "open" if table.rows | length <= 60 }}><summary><h3 style="display:inline">{{ table.title }}</h3>
 ({{ table.rows | length }} rows)</summary><div class="scroll"><table>
 <tr>{% for column in table.columns %}<th>{{ column }}</th>{% endfor %}</tr>
-{% for row in table.rows %}<tr>{% for value in row %}<td{% if value is number %} class="n"{% endif %}>{{ value | words }}</td>
+{% for row in table.rows %}<tr>{% for value in row %}
+<td{% if value is number %} class="n"{% endif %}>{{ value | words }}</td>
 {%- endfor %}</tr>{% endfor %}
 </table></div><p class="note">{{ table.note }}</p></details>
 {% endfor %}

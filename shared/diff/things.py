@@ -80,6 +80,11 @@ def of_file(path: Path) -> Thing:
     raise UserError(f"{path}: expected .yaml (config), .safetensors (parameters), .h5 or .h5.partial (run)")
 
 
+def as_group(thing: Thing) -> Thing:
+    """A run file as a group of one run; a group as it is."""
+    return thing if thing.kind == GROUP else Thing(GROUP, thing.name, groups.of_paths([thing.content], thing.name))
+
+
 def of_config(words: str, results: Path, scale: Mapping[str, Any] | None) -> Thing:
     """PAPER, PAPER/VARIANT or PAPER/VARIANT/TASK."""
     paper, *rest = words.split("/")

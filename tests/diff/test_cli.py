@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 
+import h5py
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -109,6 +111,21 @@ def test_runs_against_published_seeds(results, capsys, tmp_path):
     assert (tmp_path / "a.html").read_text().count("data:image/png;base64,iVBOR") == 3
     status, said = run("dreamer/jax/tf2", *given[:3], capsys=capsys)
     assert status == 1 and "walker_walk: below" in said.out
+
+
+def test_one_run_beside_published_seeds_is_too_few(results, capsys):
+    path = results / "paper" / "dreamer" / "torch" / "tf2" / "walker_walk" / "seed_0.h5"
+    status, said = run(path, "published:dreamer/tf2/dmc_vision/walker_walk", capsys=capsys)
+    assert status == 2 and "too few seeds to say" in said.out
+
+
+def test_runs_that_count_in_another_unit_are_not_comparable(results, tmp_path, capsys):
+    """Planted: a run file whose env steps are said to be decisions."""
+    path = shutil.copy(results / "paper" / "dreamer" / "torch" / "tf2" / "walker_walk" / "seed_0.h5", tmp_path)
+    with h5py.File(path, "a") as file:
+        file["eval/episode/env_steps"].attrs["unit"] = "decisions"
+    status, said = run(path, "published:dreamer/tf2/dmc_vision/walker_walk", capsys=capsys)
+    assert status == 2 and "units: " in said.out and "counts decisions" in said.out
 
 
 def test_the_two_frameworks_against_each_other(results, capsys):
