@@ -174,7 +174,8 @@ def judge(
         "tolerance": tolerance,
     }
     notes = [
-        f"Walked: {what}, float64, parameters and inputs made by A; stages in order: {STAGES}.",
+        f"Walked: {what}, float64, parameters and inputs made by A; free nats lowered where they would hide the KL "
+        f"(replications/{a.paper}/walk.py, prepare); stages in order: {STAGES}.",
         f"Seconds: A {one['seconds']:.1f}, B {other['seconds']:.1f}.",
     ]
     shown = pictures(names, gaps, tolerance, apart, grown) if plots else []

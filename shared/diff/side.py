@@ -62,7 +62,8 @@ def ask(paper: str, framework: str, question: dict[str, Any]) -> dict[str, Any]:
 
 def typed(paper: str, question: dict[str, Any]) -> Any:
     """The paper's config object."""
-    return build(part(paper, "config").Config, json.loads(question["values"]), where="the question")
+    values = part(paper, "walk").prepare(json.loads(question["values"]))
+    return build(part(paper, "config").Config, values, where="the question")
 
 
 def answer(paper: str, framework: str, question: dict[str, Any]) -> dict[str, Any]:

@@ -130,6 +130,8 @@ def test_other_bugs_are_found_where_they_are(asked, tmp_path, planted, first):
     outcome = outcome_of(asked, tmp_path, planted)
     assert outcome.verdict == DIFFERS and outcome.facts["first"].startswith(first), outcome.reason
     assert outcome.facts["alignment"] == {} and "Shifted" not in outcome.reason
+    stages = {row[0]: row[2] for row in next(t for t in outcome.tables if "stage by stage" in t.title).rows}
+    assert stages["optimiser step"] > 0, "free nats hide no gradient"
     growth = outcome.facts["growth"]["parameters"]
     assert growth["10"] > 1e-6
 
