@@ -187,6 +187,8 @@ def test_a_replication_has_the_files_that_a_reader_expects(paper):
         ("replications/dreamer/agent_torch.py", "from replications.planet import model_torch", "replications.planet"),
         ("replications/dreamer/train.py", "import replications.planet.train", "replications.planet.train"),
         ("shared/runner.py", "from replications.planet import train", "replications.planet.train"),
+        ("shared/diff/numbers.py", "from replications.planet import walk", "replications.planet.walk"),
+        ("shared/diff/numbers.py", "import torch", "only *_torch.py"),
         ("shared/figures/curves.py", "def f():\n    import replications", "imports replications"),
         ("shared/formulas/returns.py", "import torch", "only *_torch.py"),
         ("shared/formulas/returns.py", "import pandas", "formulas know numpy"),
@@ -227,6 +229,7 @@ def test_a_missing_docstring_is_found():
         ("replications/planet/agent_torch.py", "import torch\nfrom shared.formulas import planning"),
         ("replications/planet/train.py", "from replications.planet import config\nimport shared.runner"),
         ("shared/testing/oracles.py", "def f():\n    import torch, jax"),
+        ("replications/planet/walk_torch.py", "import torch\nfrom shared.diff.walk import Arrays"),
         ("shared/envs/toy.py", "import numpy as np\nnp.load('x', allow_pickle=False)"),
     ],
 )
