@@ -2,8 +2,8 @@
 
 A paper that can be walked has three files: replications/<paper>/walk.py (NumPy alone) has `prepare`, which takes away
 what would hide a difference, and `draw`, which makes the inputs; walk_torch.py and walk_jax.py each have a class `Walk`
-with the methods below. Everything is NumPy at this border. numbers.py compares two walks; side.py runs one, in a process
-of its own.
+with the methods below. Everything is NumPy at this border. numbers.py compares two walks; side.py runs one, in its own
+process.
 """
 
 from collections.abc import Mapping
