@@ -14,7 +14,8 @@ PROFILE := workflows/profiles/$(SCALE)
 # One environment, first on the path; nothing of the caller's Python leaks in.
 IN_ENV := unset PYTHONPATH PYTHONHOME; export VIRTUAL_ENV="$(CURDIR)/.venv" PATH="$(CURDIR)/.venv/bin:$$PATH";
 
-.PHONY: help env gl scale figures report preview dry cost status bench test mutants lint clean-env
+.PHONY: help env gl scale figures report preview dry cost status bench test mutants lint clean-env \
+    diff diff-numbers published rliable
 
 help:  ## this list
 	@echo "make TARGET [SCALE=smoke|laptop|paper] [ARGS='more options for snakemake or pytest']"
@@ -38,6 +39,18 @@ cost: env scale  ## runs, env steps, updates and hours of SCALE, from measured s
 
 status: env  ## write the status table of README.md from results/evidence, print that of results/
 	@$(IN_ENV) python -m workflows.scripts.status
+
+diff: env  ## where do two things part: make diff ARGS="planet/torch planet/jax" (shared/diff/README.md)
+	@$(IN_ENV) python -m shared.diff $(ARGS)
+
+diff-numbers: env scale  ## torch and JAX of every paper, number by number; pages in results/SCALE/diff
+	@$(IN_ENV) snakemake --profile $(PROFILE) diff_numbers $(ARGS)
+
+published: env scale  ## the authors' score files at pinned commits, checked; from REFERENCE_DIR, or downloaded
+	@$(IN_ENV) snakemake --profile $(PROFILE) published $(ARGS)
+
+rliable: env  ## an environment of its own for rliable, which a test compares our aggregates with
+	@$(IN_ENV) python -m venv .venv-rliable && .venv-rliable/bin/pip install -q "rliable==1.2.0" "pandas<3" "setuptools<81"
 
 bench: env gl  ## time this machine beside its own ceiling (half an hour; leave it alone meanwhile)
 	@$(IN_ENV) python -m benchmarks.planet --out results/benchmarks/planet.json --speeds data/speeds.csv $(ARGS)

@@ -17,6 +17,7 @@ include: "workflows/planet.smk"
 include: "workflows/dreamer.smk"
 include: "workflows/dreamerv2.smk"
 include: "workflows/dreamerv3.smk"
+include: "workflows/diff.smk"
 
 
 rule all:
@@ -27,3 +28,4 @@ rule all:
         rules.dreamer.input,
         rules.dreamerv2.input,
         rules.dreamerv3.input,
+        rules.diff.input,

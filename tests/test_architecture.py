@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "shared/training/": ("shared.training", "shared.envs.spec", "shared.errors", "shared.config"),
     "shared/figures/": ("shared.figures", "shared.results", "shared.errors", "shared.config", "shared.checkpoint"),
     "shared/testing/": ("shared",),
+    "shared/diff/": ("shared",),
     "workflows/": ("workflows", "shared"),
     "benchmarks/": ("benchmarks", "shared", "replications"),
 }
@@ -46,6 +47,7 @@ PAPER_MAY_IMPORT = {
     "train.py": ("shared",),
     "simulator.py": ("shared",),  # PlaNet: a program of its own, as train.py is
     "diagnostics": ("shared",),
+    "walk": ("shared",),  # what shared/diff asks of a replication, by its name
 }
 FORMULAS_LIBRARIES = {"numpy", "array_api_compat", "scipy"}  # scipy inside functions: the special functions of NumPy
 NO_CALLS = {
@@ -186,6 +188,8 @@ def test_a_replication_has_the_files_that_a_reader_expects(paper):
         ("replications/dreamer/agent_torch.py", "from replications.planet import model_torch", "replications.planet"),
         ("replications/dreamer/train.py", "import replications.planet.train", "replications.planet.train"),
         ("shared/runner.py", "from replications.planet import train", "replications.planet.train"),
+        ("shared/diff/numbers.py", "from replications.planet import walk", "replications.planet.walk"),
+        ("shared/diff/numbers.py", "import torch", "only *_torch.py"),
         ("shared/figures/curves.py", "def f():\n    import replications", "imports replications"),
         ("shared/formulas/returns.py", "import torch", "only *_torch.py"),
         ("shared/formulas/returns.py", "import pandas", "formulas know numpy"),
@@ -226,6 +230,7 @@ def test_a_missing_docstring_is_found():
         ("replications/planet/agent_torch.py", "import torch\nfrom shared.formulas import planning"),
         ("replications/planet/train.py", "from replications.planet import config\nimport shared.runner"),
         ("shared/testing/oracles.py", "def f():\n    import torch, jax"),
+        ("replications/planet/walk_torch.py", "import torch\nfrom shared.diff.walk import Arrays"),
         ("shared/envs/toy.py", "import numpy as np\nnp.load('x', allow_pickle=False)"),
     ],
 )

@@ -8,7 +8,7 @@ from snakemake.utils import validate
 
 from shared.config import for_task, papers, resolve
 from shared.provenance import code_digest
-from workflows.scripts.plan import planned_runs, read_scale
+from workflows.scripts.plan import all_runs, planned_runs, read_scale
 
 validate(config, schema="schemas/config.schema.yaml")
 SCALE = read_scale(config["scale"])

@@ -52,7 +52,8 @@ for option, value in zip(sys.argv[1::2], sys.argv[2::2]):
         if not path.with_suffix(suffix).exists():
             path.with_suffix(suffix).write_text("core")
 '''
-CORE = ("testing/numerics", "testing/estimators", "figures/core", "figures/estimators", "figures/mutation")
+CORE = ("testing/numerics", "testing/estimators", "figures/core", "figures/estimators", "figures/mutation",
+        "diff/matrix")  # fmt: skip
 EXPERIMENTS = """
 figure_4: &all
   source: Figure 4

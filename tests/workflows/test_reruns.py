@@ -49,7 +49,7 @@ def test_a_failed_run_is_tried_twice(crashed):
 
 def test_the_next_call_trains_only_what_is_missing(crashed):
     assert crashed.plan_after_crash["train"] == {file(run) for run in of("walker_walk", "seed_1")}
-    assert crashed.plan_after_crash.keys() == {"train", "draw_planet"}
+    assert crashed.plan_after_crash.keys() == {"train", "draw_planet", "draw_diff"}
 
 
 def test_a_run_is_logged(crashed):
@@ -103,7 +103,8 @@ def test_an_override_equal_to_the_paper_redoes_nothing(edited):
 def test_a_value_of_one_variant_retrains_that_variant(edited):
     sandbox = edited("replications/planet/experiments.yaml", "deter_size: 8", "deter_size: 9")
     assert sandbox.retrained() == of("small")
-    assert set(sandbox.planned()) == {"resolve_config", "train", "draw_planet"}, "other figures need none of them"
+    expected = {"resolve_config", "train", "draw_planet", "draw_diff"}
+    assert set(sandbox.planned()) == expected, "other figures need none of them"
 
 
 def test_a_value_of_the_paper_retrains_all(edited):
