@@ -16,6 +16,7 @@ include: "workflows/core.smk"
 include: "workflows/planet.smk"
 include: "workflows/dreamer.smk"
 include: "workflows/dreamerv2.smk"
+include: "workflows/dreamerv3.smk"
 include: "workflows/diff.smk"
 
 
@@ -26,4 +27,5 @@ rule all:
         rules.planet.input,
         rules.dreamer.input,
         rules.dreamerv2.input,
+        rules.dreamerv3.input,
         rules.diff.input,

@@ -23,9 +23,11 @@ from shared.envs.suite import is_game, make_env
 from shared.envs.vector import VectorEnv
 from shared.errors import UserError
 from shared.replay.buffer import Replay
+from shared.replay.streams import StreamReplay
 from shared.results import RunWriter
 from shared.training.progress import Display
 from shared.training.random_agent import RandomAgent
+from shared.training.schedule import RatioPlan, Schedule
 
 STREAMS = ("environment", "evaluation", "video", "replay", "agent", "prefill")
 
@@ -46,7 +48,7 @@ def parse(paper: str, arguments: list[str], *, summary: str, frameworks: str) ->
     parser.add_argument("--out", type=Path, required=True, help="result file, .h5; appears when the run is complete")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of the learner")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="auto: cuda if there is one")
-    parser.add_argument("--workers", type=int, default=0, help="processes that play evaluation; 0: none")
+    parser.add_argument("--workers", type=int, default=0, help="processes that play several environments; 0: none")
     options = parser.parse_args(arguments)
     for name, least in (("seed", 0), ("threads", 1), ("workers", 0)):
         if getattr(options, name) < least:
@@ -67,7 +69,8 @@ def maker(environment: Any, task: str, pipeline: Pipeline) -> Callable[[], Env]:
     """What makes one environment of a run.
 
     Args:
-      environment: a paper's group of that name: size, camera_of, action_repeat, time_limit_env_steps, shadow_size.
+      environment: a paper's group of that name: size, camera_of, action_repeat, time_limit_env_steps, shadow_size, and
+        observations where a paper has others than images.
       pipeline: of games; other tasks do not read it.
     """
     settings = {
@@ -77,6 +80,8 @@ def maker(environment: Any, task: str, pipeline: Pipeline) -> Callable[[], Env]:
         "time_limit_env_steps": environment.time_limit_env_steps,
         "shadow_size": environment.shadow_size,
     }
+    if hasattr(environment, "observations"):
+        settings["observations"] = environment.observations
     return functools.partial(make_env, task, **settings, pipeline=pipeline if is_game(task) else None)
 
 
@@ -90,6 +95,9 @@ def make_parts(
     evaluation_make: Callable[[], Env] | None = None,
     batch_length: int | None = None,
     evaluation_episodes: int | None = None,
+    parallel: int = 1,
+    plan: Schedule | RatioPlan | None = None,
+    make_replay: Callable[[Path, Any, VectorEnv, SeedSequence], Replay | StreamReplay] | None = None,
 ) -> runner.Parts:
     """Environments, replay and agents, each with its own stream of the seed.
 
@@ -99,26 +107,31 @@ def make_parts(
       action_repeat: env steps per decision; of several tasks the least.
       make: makes one environment to learn in; evaluation_make one for evaluation and video, where it is another.
       batch_length, evaluation_episodes: where they are not the config's.
+      parallel: environments to learn in, side by side; options.workers play them too, where they are several.
+      plan: where it is not config.schedule itself.
+      make_replay: of a folder, the agent, its environments and a seed; None: of episodes, by config.replay.
+    Without images there is nothing to make a video of.
     """
     seeds = dict(zip(STREAMS, SeedSequence(options.seed).spawn(len(STREAMS)), strict=True))
     held_out = evaluation_make or make
-    envs = VectorEnv(make, 1, seeds["environment"])  # one: a process of its own would only wait
-    replay = Replay(
-        claim.checkpoint_folder(options.out) / "replay",
-        envs.obs_spec,
-        envs.act_spec,
-        seed=seeds["replay"],
-        **config.replay.model_dump(),
-    )
+    workers = options.workers if parallel > 1 else 0  # a process for a single one would only wait
+    envs = VectorEnv(make, parallel, seeds["environment"], workers=workers)
+    agent = agent_class(config, envs.obs_spec, envs.act_spec, seed=seeds["agent"], device=options.device)
+    folder, seed = claim.checkpoint_folder(options.out) / "replay", seeds["replay"]
+    if make_replay is None:
+        replay = Replay(folder, envs.obs_spec, envs.act_spec, seed=seed, **config.replay.model_dump())
+    else:
+        replay = make_replay(folder, agent, envs, seed)
+    seen = "image" in envs.obs_spec
     return runner.Parts(
-        agent=agent_class(config, envs.obs_spec, envs.act_spec, seed=seeds["agent"], device=options.device),
+        agent=agent,
         prefill=RandomAgent(envs.act_spec, seeds["prefill"]),
         envs=envs,
         evaluation_envs=VectorEnv(held_out, config.evaluation.episodes, seeds["evaluation"], workers=options.workers),
-        video_envs=VectorEnv(held_out, config.video.sequences, seeds["video"]),
+        video_envs=VectorEnv(held_out, config.video.sequences, seeds["video"]) if seen else None,
         replay=replay,
         rows=config.schedule.total_env_steps // action_repeat,
-        plan=config.schedule,
+        plan=plan or config.schedule,
         batch=(config.batch.size, batch_length or config.batch.length),
         evaluation_episodes=evaluation_episodes or config.evaluation.episodes,
         video=(config.video.context, config.video.length),
@@ -185,10 +198,11 @@ def facts(options: argparse.Namespace, paper: str, libraries: Iterable[str]) -> 
 def code_paths(paper: str, framework: str) -> list[Path]:
     """The code that decides a run's numbers: what draws figures, tests or writes results is left out."""
     files = ("config.py", "launch.py", "runner.py", "checkpoint.py", *framework_files(framework))
-    own = ("config.py", f"model_{framework}.py", f"agent_{framework}.py", "train.py")
+    folder = ROOT / "replications" / paper
     return [
         *(ROOT / "shared" / name for name in (*files, "formulas", "training", "envs", "replay")),
-        *(ROOT / "replications" / paper / name for name in own),
+        *(folder / name for name in ("config.py", f"model_{framework}.py", f"agent_{framework}.py", "train.py")),
+        *folder.glob(f"optimisers_{framework}.py"),  # where the agent's file does not have them
     ]
 
 

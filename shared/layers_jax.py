@@ -204,9 +204,9 @@ def scan_time(step, carry, rows):
 
 
 def named_parameters(module) -> dict[str, Array]:
-    """All arrays by torch's names: attributes and list positions, joined by dots."""
+    """All arrays by torch's names: attributes, list positions and keys, joined by dots."""
     leaves = jax.tree_util.tree_flatten_with_path(eqx.filter(module, eqx.is_array))[0]
-    return {".".join(str(getattr(k, "name", getattr(k, "idx", k))) for k in path): leaf for path, leaf in leaves}
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 def with_parameters(module, parameters: Mapping[str, np.ndarray]):

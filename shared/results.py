@@ -53,6 +53,9 @@ METRICS: dict[str, tuple[str, str]] = {
     "contrastive_loss": ("nats", "minus the bound that tells the true features from shifted ones, unweighted"),
     "continuation_loss": ("nats", "minus the log-likelihood of the episode going on, unweighted"),
     "discount_loss": ("nats", "minus the log-likelihood of the discount, 0 after the end, unweighted"),
+    "vector_loss": ("squared symlog", "squared error of observed vectors, summed over their entries, unweighted"),
+    "dynamics_loss": ("nats", "KL that trains the prior, at least the free nats, unweighted"),
+    "representation_loss": ("nats", "KL that trains the posterior, at least the free nats, unweighted"),
     "kl": ("nats", "KL from posterior to prior, before free nats"),
     "actor_loss": (
         "reward",
@@ -61,6 +64,8 @@ METRICS: dict[str, tuple[str, str]] = {
     ),
     "value_loss": ("nats", "minus the log-likelihood of the imagined return, weighted, mean over starts and steps"),
     "critic_loss": ("nats", "minus the log-likelihood of the imagined return, weighted, mean over starts and steps"),
+    "replay_value_loss": ("nats", "the same of the returns of replayed states, mean over batch and time"),
+    "return_range": ("reward", "what imagined returns are divided by: their range, at least 1"),
     "actor_entropy": ("nats", "entropy of the policy in imagined states, unweighted, mean over starts and steps"),
     "imagined_return": ("reward", "imagined return, unweighted, mean over starts and steps"),
     "grad_norm": ("nats", "global norm of the gradient before clipping"),

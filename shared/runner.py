@@ -22,11 +22,12 @@ from shared.claim import checkpoint_folder, set_aside
 from shared.envs.vector import VectorEnv
 from shared.errors import UserError
 from shared.replay.buffer import Replay
+from shared.replay.streams import StreamReplay
 from shared.results import RunWriter
 from shared.training.evaluate import evaluate, record
 from shared.training.loop import CheckpointDue, EpisodeEnded, EvaluationDue, Event, Progress, UpdateDone, interact
 from shared.training.progress import Display
-from shared.training.schedule import Schedule
+from shared.training.schedule import RatioPlan, Schedule
 
 CHECKPOINT_SCHEMA = 1
 PHASES = ("act", "learn", "env", "eval", "replay")
@@ -36,6 +37,7 @@ PHASES = ("act", "learn", "env", "eval", "replay")
 class Parts:
     """What one run is made of. `batch` is (B, T) in chunks and rows; `video` is (context, length) in rows.
 
+    video_envs: None where the agent sees no images, of which a video could be made.
     rows: of replay that a whole run makes, about; tells what it will need of memory and disk.
     """
 
@@ -43,10 +45,10 @@ class Parts:
     prefill: Any
     envs: VectorEnv
     evaluation_envs: VectorEnv
-    video_envs: VectorEnv
-    replay: Replay
+    video_envs: VectorEnv | None
+    replay: Replay | StreamReplay
     rows: int
-    plan: Schedule
+    plan: Schedule | RatioPlan
     batch: tuple[int, int]
     evaluation_episodes: int
     video: tuple[int, int]
@@ -62,6 +64,8 @@ class Runner:
         self.clock.watch(parts.agent, act="act", learn="learn")
         self.clock.watch(parts.envs, step="env")
         self.clock.watch(parts.replay, sample="replay")
+        if isinstance(parts.replay, StreamReplay):
+            self.clock.watch(parts.replay, update="replay")
         self.kept_replay: Mapping[str, Any] | None = None  # replay state of the newest checkpoint
 
     def execute(self) -> None:
@@ -86,7 +90,8 @@ class Runner:
         finally:
             self.display.close()
             for envs in (parts.envs, parts.evaluation_envs, parts.video_envs):
-                envs.close()
+                if envs is not None:
+                    envs.close()
 
     def handle(self, event: Event) -> None:
         """Record one event and do what it asks for."""
@@ -194,7 +199,8 @@ class Runner:
         parts = self.parts
         parameters = {name: np.ascontiguousarray(value) for name, value in parts.agent.parameters().items()}
         write_whole(self.out.with_suffix(".safetensors"), safetensors_bytes(parameters))
-        self.writer.finish(video=record_video(parts.agent, parts.video_envs, *parts.video))
+        filmed = parts.video_envs is not None
+        self.writer.finish(video=record_video(parts.agent, parts.video_envs, *parts.video) if filmed else None)
         shutil.rmtree(checkpoint_folder(self.out), ignore_errors=True)  # the run is complete, whatever happens here
 
 

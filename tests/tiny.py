@@ -90,7 +90,7 @@ def content(path: Path) -> dict[str, np.ndarray | str]:
     """Everything a run claims: curves, video and parameters; not its name, the clock or the machine's facts."""
     out: dict[str, np.ndarray | str] = {}
     with h5py.File(path, "r") as file:
-        for group in ("train", "eval", "learn", "video"):
+        for group in ("train", "eval", "learn", *({"video"} & file.keys())):  # without images there is no video
             file[group].visititems(
                 lambda name, node, group=group: (
                     out.update({f"{group}/{name}": node[()]}) if isinstance(node, h5py.Dataset) else None

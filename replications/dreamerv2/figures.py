@@ -1,8 +1,8 @@
 """DreamerV2's published figures from run files: which there are, of which variants, and the command that draws them.
 
 Each takes a Request and returns Drawn: the figure and the table of its plotted numbers. Learning curves are in
-figures_curves.py and figures_panels.py, bars in figures_bars.py, tables of final scores in figures_scores.py, frames
-and predictions (Figures A.1 and B.1) in figures_video.py, published numbers in figures_published.py.
+figures_curves.py, bars in figures_bars.py, tables of final scores in figures_scores.py, frames and predictions (Figures
+A.1 and B.1) in figures_video.py, published numbers in figures_published.py.
 """
 
 import sys

@@ -7,11 +7,12 @@ drawn in every one that has them, ours where they exist. The statistics are in s
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from replications.dreamerv2.figures_panels import Panel, draw, sizes_of, status, whole_seeds
 from replications.dreamerv2.figures_published import (
     BIN,
     CONTROL_BIN,
@@ -23,6 +24,7 @@ from replications.dreamerv2.figures_published import (
     OTHERS,
     START_FRAMES,
     TITLES,
+    anchors,
     average_curve,
     curve,
     games,
@@ -33,21 +35,11 @@ from replications.dreamerv2.figures_published import (
 from shared.figures.aggregate import BOOTSTRAP_SEED, LEVEL, REPETITIONS
 from shared.figures.binned import BINS, SeedMeans, bin_width
 from shared.figures.command import Drawn, Request
-from shared.figures.grid import Grid
-from shared.figures.page import INK, Page, human, styled
-from shared.figures.panels import (
-    COLUMNS,
-    Axis,
-    Handles,
-    Level,
-    Method,
-    legend,
-    method_handles,
-    panel_head,
-    single_seeds,
-)
-from shared.figures.scores import AGGREGATES
+from shared.figures.page import human
+from shared.figures.panels import CONTROL, Axis, Handles, Level, Method, method_handles, single_seeds
+from shared.figures.scores import AGGREGATES, aggregate_curves
 from shared.figures.sources import Source, by_curve, origin_note
+from shared.figures.suite import Average, Panel, Words, draw_suite, whole_seeds
 
 # Hue = method, lightness = framework; apart for colour-blind readers too. DreamerV2 itself is blue everywhere.
 BLUE = {"torch": "#0072B2", "jax": "#56B4E9"}
@@ -66,7 +58,6 @@ EARLIER = (
     "The paper's ablations are of a slightly earlier agent with 2 seeds, and their curves are not published. Dark "
     "line: the released runs of the final agent, 8 seeds."
 )
-LABELS, AXIS_LABEL, LEGEND_LINE = 0.2, 0.22, 0.135  # inches
 
 
 @dataclass(frozen=True)
@@ -238,40 +229,14 @@ def curve_figure(name: str, curves: Curves, request: Request) -> Drawn:
     curves = _named(curves, request, only_run=start)
     summary = _summary(curves, request, start)
     panels = _panels(curves, request, start)
-    sizes = sizes_of(len(panels))
-    heads = [status(panel, request, sizes) for panel in panels]
     axis = _axis(curves, request, (), start)
-    entries, lines = _legend_entries(curves, request, panels)
-    legend_height = LEGEND_LINE * max(len(entries), len(lines)) + 0.1
-    grid = Grid(
-        heads=[len(head) for head in heads] or [0],
-        columns=sizes.columns,
-        width=sizes.width,
-        height=sizes.height,
-        left=sizes.left,
-        across=sizes.across,
-        labels=LABELS,
-        foot=legend_height + AXIS_LABEL,
+    words = Words(
+        f"DreamerV2, {curves.title}",
+        _notes(curves, request, panels, summary),
+        axis.label,
+        _legend_entries(curves, request, panels),
     )
-    tables = []
-    with styled():
-        notes = _notes(curves, request, panels, summary)
-        page = Page(f"DreamerV2, {curves.title}", request.scale, grid.body, notes)
-        for index, panel in enumerate(panels):
-            axes = page.axes(*grid.place(index))
-            tables.append(draw(axes, panel, summary, request))
-            panel_head(axes, panel.title, heads[index], sizes.title)
-            axes.tick_params(labelbottom=grid.lowest(index) or panel.axis.last != axis.last)
-            if index % sizes.columns == 0:
-                axes.set_ylabel("average" if panel.average else "test return")
-                axes.yaxis.set_label_coords(-0.33 / sizes.width, 0.5)
-        if not panels:
-            page.text(page.width / 2, grid.body / 2, "NOT RUN", ha="center", fontsize=13, color="#B5B5B5")
-        page.text(page.width / 2, legend_height + 0.04, axis.label, ha="center", color=INK, fontsize=7)
-        legend(page, sizes_of(5).left, legend_height, entries)
-        legend(page, 3.7, legend_height, lines)
-    numbers = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
-    return Drawn(page.figure, numbers.rename(columns={"center": "mean"}), {})
+    return draw_suite(request, panels, summary, axis, words)
 
 
 def _named(curves: Curves, request: Request, *, only_run: bool) -> Curves:
@@ -325,7 +290,8 @@ def _panels(curves: Curves, request: Request, start: bool) -> list[Panel]:
             shown = [start_seeds(reference, task, "DreamerV2, released", RELEASED_COLOR, "-", axis.last)]
         else:
             shown = [curve(reference, of, task, *style) for of, *style in _styles(curves)]
-        panels.append(Panel(task, title(task), axis, runs, curves.methods, [line for line in shown if line]))
+        span = None if task.startswith("atari_") else CONTROL
+        panels.append(Panel(task, title(task), axis, runs, curves.methods, [line for line in shown if line], span=span))
     for statistic in curves.averages:
         runs: dict[tuple[str, str], list[Source]] = {}
         for key, sources in found.items():
@@ -334,9 +300,18 @@ def _panels(curves: Curves, request: Request, start: bool) -> list[Panel]:
         every = list(games(reference)["task"])
         whole = [source for sources in runs.values() if whole_seeds(sources, every) for source in sources]
         axis = _axis(curves, request, whole, start)
-        panel = Panel(statistic, TITLES[statistic], axis, runs, curves.methods, shown, average=True)
+        average = Average(every, functools.partial(_average, request.reference, statistic, every))
+        panel = Panel(statistic, TITLES[statistic], axis, runs, curves.methods, shown, average=average)
         panels += [_pair(panel, *pair, request) for pair in curves.pairs] or [panel]
     return panels
+
+
+def _average(
+    reference: Path, statistic: str, tasks: Sequence[str], returns: pd.DataFrame, grid: np.ndarray
+) -> pd.DataFrame:
+    """One of the four averages of our runs over training, as shared.figures.suite.Average asks for it."""
+    found = aggregate_curves(returns, grid, tasks, anchors(games(reference)))
+    return found[found["statistic"] == statistic]
 
 
 def _pair(panel: Panel, words: str, variant: str, row: str, request: Request) -> Panel:

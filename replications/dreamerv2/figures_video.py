@@ -22,6 +22,7 @@ from shared.figures.video import (
     draw_strip,
     draw_strip_head,
     frame_errors,
+    in_color,
     notice,
     strip_sizes,
 )
@@ -112,11 +113,6 @@ def choose(film: Film, request: Request) -> list[Clip]:
             video = source.run.video
             clips.append(Clip(source, in_color(video["truth"]), in_color(video["prediction"]), int(video["context"])))
     return clips
-
-
-def in_color(images: np.ndarray) -> np.ndarray:
-    """Grey images with three equal channels. (..., 1 or 3) -> (..., 3)."""
-    return np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
 
 
 def why_none(request: Request) -> str:

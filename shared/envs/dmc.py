@@ -1,9 +1,9 @@
-"""dm_control's suite as pixels, as PlaNet sees it: one camera, an action repeat, the reward summed.
+"""dm_control's suite as pixels, as PlaNet sees it: one camera, an action repeat, the reward summed; or as vectors.
 
 Simulator is a task without a picture: it can be copied, and a planner can ask what actions would earn. DMC adds the
-camera and the rows of spec.py. Source: PlaNet, Appendix A; authors' code scripts/tasks.py and control/wrappers.py
-(wrapper order: simulator, repeat, time limit in decisions, image). Rendering is the slow part on a machine without a
-GPU; see DMC. Read gl.py next.
+camera and the rows of spec.py; Vectors has rows of what the suite itself tells an agent. Source: PlaNet, Appendix A;
+authors' code scripts/tasks.py and control/wrappers.py (wrapper order: simulator, repeat, time limit in decisions,
+image). Rendering is the slow part on a machine without a GPU; see DMC. Read gl.py next.
 """
 
 import contextlib
@@ -23,10 +23,12 @@ SEED_WORDS = 8  # 256 bits of the SeedSequence seed the task's RandomState
 ALIASES = {"cup_catch": "ball_in_cup_catch"}  # PlaNet's name of the task
 
 
-def tasks() -> dict[str, tuple[str, str]]:
-    """Every task of the suite: domain_task -> (domain, task)."""
-    gl.prepare()
-    suite = importlib.import_module("dm_control.suite")
+def tasks(*, drawn: bool = True) -> dict[str, tuple[str, str]]:
+    """Every task of the suite: domain_task -> (domain, task). drawn: whether it must be possible to draw them here."""
+    if drawn:
+        gl.prepare()
+    with _without_picture():
+        suite = importlib.import_module("dm_control.suite")
     return {f"{domain}_{task}": (domain, task) for domain, task in suite.ALL_TASKS}
 
 
@@ -180,6 +182,35 @@ class Simulator:
     def _everything() -> int:
         """MuJoCo's name of all that decides the next step."""
         return int(importlib.import_module("mujoco").mjtState.mjSTATE_INTEGRATION)
+
+
+class Vectors(Simulator):
+    """One task of dm_control's suite in numbers: a Simulator in rows, without a picture. It needs no OpenGL.
+
+    Rows hold the suite's own observation by its names, float32; what is a scalar there has shape (), all else is flat.
+    Args: as for Simulator. Source: DreamerV3, authors' code embodied/envs/dmc.py (proprioceptive control).
+    """
+
+    def __init__(self, task: str, *, action_repeat: int, time_limit_env_steps: int):
+        super().__init__(task, action_repeat=action_repeat, time_limit_env_steps=time_limit_env_steps)
+        self.obs_spec = {name: ArraySpec(value.shape, "float32") for name, value in self._numbers().items()}
+
+    def reset(self, seed: np.random.SeedSequence) -> Row:
+        self.restart(seed)
+        return make_row(self._numbers(), 0.0, first=True, last=False, terminal=False, env_steps=0)
+
+    def step(self, action: np.ndarray) -> Row:
+        reward, last, terminal, env_steps = self.advance(action)
+        return make_row(self._numbers(), reward, first=False, last=last, terminal=terminal, env_steps=env_steps)
+
+    def _numbers(self) -> dict[str, np.ndarray]:
+        seen = self._env.task.get_observation(self._env.physics)
+        return {name: self._number(value) for name, value in seen.items()}
+
+    @staticmethod
+    def _number(value) -> np.ndarray:
+        value = np.array(value, np.float32)  # a copy: some are views of the physics
+        return value if value.ndim == 0 else value.reshape(-1)
 
 
 class DMC(Simulator):

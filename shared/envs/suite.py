@@ -5,6 +5,7 @@ toy_* are the toy tasks of toy.py, atari_* are games (atari.py); every other nam
 """
 
 import difflib
+from typing import Literal
 
 from shared.envs import atari, dmc, toy
 from shared.envs.spec import Env
@@ -20,19 +21,23 @@ def make_env(
     time_limit_env_steps: int,
     shadow_size: int | None = None,
     pipeline: atari.Pipeline | None = None,
+    observations: Literal["image", "vectors"] = "image",
 ) -> Env:
     """One environment of this task; the arguments are those of dmc.DMC, and the pipeline of atari.Atari.
 
     The toy tasks and games have no camera and cast no shadow: they ignore `camera` and `shadow_size`. Only games have
-    a pipeline, and they need one.
+    a pipeline, and they need one. With vectors (dmc.Vectors) no picture is drawn; games show images all the same.
     Raises:
       UserError: unknown task, impossible size, or no OpenGL library; says what to do.
     """
     _check_sizes(task, size, action_repeat, time_limit_env_steps, shadow_size)
-    check_task(task)
+    check_task(task, drawn=observations == "image")
     common = {"size": size, "action_repeat": action_repeat, "time_limit_env_steps": time_limit_env_steps}
     if task in toy.TASKS:
-        return toy.Toy(task, **common)
+        return toy.Toy(task, vectors=observations == "vectors", **common)
+    if not is_game(task) and observations == "vectors":
+        limits = {"action_repeat": action_repeat, "time_limit_env_steps": time_limit_env_steps}
+        return dmc.Vectors(task, **limits)
     if not is_game(task):
         return dmc.DMC(task, camera=camera, shadow_size=shadow_size, **common)
     if pipeline is None:
@@ -50,13 +55,16 @@ def libraries(task: str) -> tuple[str, ...]:
     return ("ale-py", "pillow") if is_game(task) else ("mujoco", "dm_control")
 
 
-def check_task(task: str) -> None:
-    """Raise UserError for a task that does not exist; only the simulator that its name points to is imported."""
+def check_task(task: str, *, drawn: bool = True) -> None:
+    """Raise UserError for a task that does not exist; only the simulator that its name points to is imported.
+
+    drawn: whether dm_control is to draw it, and must be able to.
+    """
     if task in toy.TASKS or (is_game(task) and atari.find(task) is not None):
         return
     known = atari.tasks() if is_game(task) else {}
     if not is_game(task) and not task.startswith("toy_"):
-        known = {**dmc.tasks(), **dmc.ALIASES}
+        known = {**dmc.tasks(drawn=drawn), **dmc.ALIASES}
     if task not in known:
         raise UserError(_unknown(task, [*known, *toy.TASKS]))
 

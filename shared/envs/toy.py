@@ -1,6 +1,7 @@
 """Toy tasks for tests: a red dot, pushed by a 2-D action, earns more the nearer it is to the green spot in the middle.
 
 They obey the row convention of spec.py like dm_control's tasks do, cost microseconds and need nothing but numpy.
+In numbers instead of a picture, an agent sees the dot's position and its distance to the middle.
 toy_reach always runs to its time limit; toy_terminal ends (is_terminal) when the dot touches the spot.
 """
 
@@ -18,8 +19,11 @@ FARTHEST = np.sqrt(2.0)  # from the middle to a corner: where the reward is 0
 class Toy:
     """A dot in the arena [-1, 1]^2; reward per env step = 1 - distance / sqrt(2), in [0, 1]."""
 
-    def __init__(self, task: str, *, size: int, action_repeat: int, time_limit_env_steps: int):
+    def __init__(self, task: str, *, size: int, action_repeat: int, time_limit_env_steps: int, vectors: bool = False):
+        self._vectors = vectors
         self.obs_spec = {"image": ArraySpec((size, size, 3), "uint8")}
+        if vectors:
+            self.obs_spec = {"position": ArraySpec((2,), "float32"), "distance": ArraySpec((), "float32")}
         self.act_spec = ActSpec(2)
         self._ends_at_spot = task == "toy_terminal"
         self._repeat = action_repeat
@@ -58,6 +62,11 @@ class Toy:
         self._decisions = None
 
     def _observe(self) -> dict[str, np.ndarray]:
+        if self._vectors:
+            return {
+                "position": self._position.astype(np.float32),
+                "distance": np.array(np.sqrt(np.sum(self._position**2)), np.float32),
+            }
         dot = self._disc(self._position, DOT_RADIUS)
         blue = np.full_like(dot, 0.2)
         image = np.stack([dot, self._spot * (1 - dot), blue], axis=-1)

@@ -5,7 +5,7 @@ Dreamer's authors drew their curves. curves.py draws the points; it has the stat
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,11 +20,12 @@ BINS = 50  # of a planned run: 100,000 env steps each at five million
 
 @dataclass(frozen=True)
 class SeedMeans:
-    """How a run's test returns become points: one per `width` env steps, the first evaluation for itself."""
+    """How a run's returns become points: one per `width` env steps, the first evaluation for itself."""
 
     width: int
     last: float = math.inf  # env steps; later evaluations are left out
     name: str = "mean"
+    episodes: Callable[[Source], pd.DataFrame] = evaluations  # whose returns: tests, or curves.collected
 
     @staticmethod
     def center(returns: np.ndarray) -> float:
@@ -32,7 +33,7 @@ class SeedMeans:
 
     def curve(self, sources: Sequence[Source]) -> pd.DataFrame:
         """The points of one method, as shared.figures.curves.learning_curve returns them."""
-        tables = [evaluations(source) for source in sources]
+        tables = [self.episodes(source) for source in sources]
         tables = [table[table["env_steps"] <= self.last] for table in tables if len(table)]
         if not any(map(len, tables)):
             return pd.DataFrame(columns=[*POINT, *COUNTS])

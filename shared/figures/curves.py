@@ -69,6 +69,21 @@ def evaluations(source: Source) -> pd.DataFrame:
     )
 
 
+def collected(source: Source) -> pd.DataFrame:
+    """Training episodes of one run, columns as evaluations has them: the scores of agents that always explore."""
+    table = source.run.tables["train/episode"]
+    return pd.DataFrame(
+        {
+            "task": source.task,
+            "seed": source.seed,
+            "episodes": np.arange(1, len(table) + 1),
+            "env_steps": table["env_steps"].to_numpy(),
+            "updates": table["updates"].to_numpy(),
+            "return": table["return"].to_numpy(dtype=np.float64),
+        }
+    )
+
+
 def random_returns(sources: Iterable[Source]) -> np.ndarray:
     """Returns of the episodes that the random prefills collected, (E,); none where an episode is not a whole game.
 

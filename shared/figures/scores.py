@@ -3,7 +3,7 @@
     normalised = (score - random) / (reference - random)
 
 0 is random play, 1 the reference: a human gamer, or the best human on record. Pure NumPy; games are the last axis of
-every array. aggregate.py has the statistics of seeds, replications/dreamerv2/figures_scores.py uses both.
+every array. aggregate.py has the statistics of seeds; the figures_scores.py of DreamerV2 and DreamerV3 use both.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,10 +19,10 @@ class Anchors:
 
     random: np.ndarray
     gamer: np.ndarray
-    record: np.ndarray
+    record: np.ndarray | None = None  # None: the record's averages are not asked for
 
     def __post_init__(self):
-        for name in ("gamer", "record"):
+        for name in ("gamer", "record") if self.record is not None else ("gamer",):
             span = np.asarray(getattr(self, name), dtype=float) - np.asarray(self.random, dtype=float)
             if not np.all(np.isfinite(span)) or np.any(span <= 0):
                 wrong = np.flatnonzero(~(span > 0)).tolist()
@@ -152,3 +152,27 @@ def aggregate_curves(points: pd.DataFrame, grid: np.ndarray, tasks: Sequence[str
             )
         )
     return pd.concat(tables, ignore_index=True)
+
+
+def seeds_first_curve(
+    points: pd.DataFrame, grid: np.ndarray, tasks: Sequence[str], of: Callable[[np.ndarray], np.ndarray]
+) -> pd.DataFrame:
+    """One statistic over training, made of the mean curves of the tasks: seeds are averaged first, within every bin.
+
+    Args:
+        points, grid, tasks: as on_grid's.
+        of: (T, K) mean scores -> (T,), a statistic over tasks.
+    Returns a row per grid point at which all tasks have a value: env_steps, mean (the statistic), std (NaN: no seed has
+        one of its own), seeds (fewest of a task).
+    Source: danijar/dreamerv3 @ e3f0224, plot.py:88-147.
+    """
+    scores = on_grid(points, grid, tasks)  # (S, T, K)
+    whole = np.all(np.isfinite(scores), axis=(0, 2))
+    return pd.DataFrame(
+        {
+            "env_steps": np.asarray(grid, dtype=np.float64)[whole],
+            "mean": of(scores[:, whole].mean(axis=0)),
+            "std": np.nan,
+            "seeds": len(scores),
+        }
+    )

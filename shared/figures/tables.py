@@ -4,7 +4,7 @@ A verdict never says more than the runs allow: its rule is RULE, printed under e
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,7 @@ class Cell:
     expected_seeds: int
     mixed: bool
     last_env_steps: int = 1  # test episodes within so many env steps of a run's last evaluation make its score
+    episodes: Callable[[Source], pd.DataFrame] = evaluations  # whose returns: tests, or curves.collected
 
     @property
     def finished(self) -> list[Source]:
@@ -43,7 +44,7 @@ class Cell:
     @property
     def seeds(self) -> list[np.ndarray]:
         """Per finished seed, the returns of its last evaluation, or of its last ones."""
-        tables = [table for table in map(evaluations, self.finished) if len(table)]
+        tables = [table for table in map(self.episodes, self.finished) if len(table)]
         first = [table["env_steps"].max() - self.last_env_steps for table in tables]
         return [
             table.loc[table["env_steps"] > start, "return"].to_numpy()

@@ -44,6 +44,11 @@ def shown_frames(length: int, context: int) -> list[int]:
     ]
 
 
+def in_color(images: np.ndarray) -> np.ndarray:
+    """Grey images with three equal channels. (..., 1 or 3) -> (..., 3)."""
+    return np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
+
+
 def absolute_error(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """Mean absolute difference over the colour channels, images in [0, 1]. (..., H, W, 3) uint8 -> (..., H, W)."""
     return np.abs(truth.astype(np.float64) - prediction.astype(np.float64)).mean(axis=-1) / 255

@@ -4,7 +4,6 @@ Framework-free. Running episodes live in memory, complete ones on disk (storage.
 memory. Everything that decides a later sample is in save(), so a resumed run draws the same numbers.
 """
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -15,10 +14,9 @@ import numpy as np
 from shared.envs.spec import ActSpec, ObsSpec, Rows
 from shared.errors import UserError
 from shared.replay import memory
+from shared.replay.columns import check_rows, jsonable, row_bytes, row_columns
 from shared.replay.memory import EpisodeMemory
 from shared.replay.storage import EpisodeFile, EpisodeFolder
-
-FLAGS = ("is_first", "is_last", "is_terminal")
 
 
 class Replay:
@@ -75,7 +73,7 @@ class Replay:
         for name, (value, least) in limits.items():
             if value is not None and value < least:
                 raise UserError(f"Replay: {name} is {value}, expected at least {least}; raise it in the config")
-        self._columns = _columns(obs_spec, act_spec)
+        self._columns = row_columns(obs_spec, act_spec)
         self._folder = EpisodeFolder(folder)
         self._rng = np.random.Generator(np.random.PCG64(seed))
         pooled = older is not None
@@ -106,11 +104,10 @@ class Replay:
             UserError: the disk has no room for their files.
         """
         rows = rows if self._capacity_rows is None else min(rows, self._capacity_rows)
-        row_bytes = sum(dtype.itemsize * math.prod(shape) for dtype, shape in self._columns.values())
-        memory.check_disk(self._folder.folder, rows * row_bytes)
-        free = memory.free_bytes()
-        self._memory.limit = memory.rows_that_fit(self._memory.limit, row_bytes, free)
-        return memory.told(rows, row_bytes, min(rows, self._memory.limit), free)
+        each, free = row_bytes(self._columns), memory.free_bytes()
+        memory.check_disk(self._folder.folder, rows * each)
+        self._memory.limit = memory.rows_that_fit(self._memory.limit, each, free)
+        return memory.told(rows, each, min(rows, self._memory.limit), free)
 
     def append(self, rows: Rows) -> None:
         """Add one row per environment; an episode becomes visible to sample() with its is_last row.
@@ -118,7 +115,7 @@ class Replay:
         Args:
             rows: (N, ...) of the observation keys, reward, is_first, is_last, is_terminal and action.
         """
-        count = self._check(rows)
+        count = check_rows(rows, self._columns)
         if self._running is None:
             self._running = [[] for _ in range(count)]
         if count != len(self._running):
@@ -174,7 +171,7 @@ class Replay:
         """Everything that decides later samples, except the rows of complete episodes, which are in their files."""
         files = list(self._files.values())
         return {
-            "columns": _jsonable(self._columns),
+            "columns": jsonable(self._columns),
             "first": self._next - len(files),  # number of the oldest live episode
             "next": self._next,
             "rows": np.array([file.rows for file in files], np.int64),
@@ -192,9 +189,9 @@ class Replay:
         Raises:
             UserError: a needed file is missing or damaged (nothing is deleted then: an older state may still load).
         """
-        if state["columns"] != _jsonable(self._columns):
+        if state["columns"] != jsonable(self._columns):
             raise UserError(
-                f"replay: {self._folder.folder} holds columns {state['columns']}, expected {_jsonable(self._columns)}; "
+                f"replay: {self._folder.folder} holds columns {state['columns']}, expected {jsonable(self._columns)}; "
                 "delete the run's .ckpt folder or use the config that it was made with"
             )
         facts = zip(state["rows"].tolist(), state["sizes"].tolist(), state["crc32"].tolist(), strict=True)
@@ -222,18 +219,6 @@ class Replay:
         beyond = {"none": 0, "clipped": length - 1, "slack": length}[self._prioritise_ends]
         return episode, min(int(self._rng.integers(last + beyond + 1)), last)
 
-    def _check(self, rows: Rows) -> int:
-        """Names, dtypes and shapes of appended rows. Returns N."""
-        if rows.keys() != self._columns.keys():
-            missing, unknown = sorted(self._columns.keys() - rows.keys()), sorted(rows.keys() - self._columns.keys())
-            raise ValueError(f"append: missing columns {missing}, unknown columns {unknown}")
-        count = len(rows["reward"])
-        for key, (dtype, shape) in self._columns.items():
-            column = rows[key]
-            if column.dtype != dtype or column.shape != (count, *shape):
-                raise ValueError(f"append: {key} is {column.dtype} {column.shape}, expected {dtype} {(count, *shape)}")
-        return count
-
     def _store(self, columns: dict[str, np.ndarray]) -> None:
         """A complete episode goes to disk and to memory; the oldest ones leave the live set when there are too many."""
         if len(columns["reward"]) < self._least_rows:
@@ -251,17 +236,8 @@ class Replay:
                 self._memory.discard(oldest)
 
     def _read(self, episode: int, parts: list[tuple[str, int, np.ndarray]]) -> None:
-        columns = self._memory.get(episode)
-        if columns is None and self._memory.has_room(self._files[episode].rows):
-            rows = self._files[episode].rows
-            columns = {key: np.empty((rows, *shape), dtype) for key, (dtype, shape) in self._columns.items()}
-            self._folder.read(episode, [(key, 0, column) for key, column in columns.items()])
-            self._memory.add(episode, columns)
-        if columns is None:
-            self._folder.read(episode, parts)
-        else:
-            for key, first, target in parts:
-                target[...] = columns[key][first : first + len(target)]
+        rows = self._files[episode].rows
+        memory.read(self._memory, self._folder, episode, rows, self._columns, parts)
 
     def _pack(self, episode: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         return {
@@ -403,16 +379,3 @@ class Delay:
 
     def _held(self) -> dict[str, Iterable[tuple[int, int]]]:
         return {"shuffled": self._shuffled, "queued": self._queued}
-
-
-def _columns(obs_spec: ObsSpec, act_spec: ActSpec) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-    """dtype and shape of one row, for every stored column."""
-    columns = {key: (np.dtype(spec.dtype), tuple(spec.shape)) for key, spec in obs_spec.items()}
-    columns["reward"] = (np.dtype(np.float32), ())
-    columns |= {flag: (np.dtype(np.bool_), ()) for flag in FLAGS}
-    columns["action"] = (np.dtype(np.float32), (act_spec.size,))
-    return columns
-
-
-def _jsonable(columns: Mapping[str, tuple[np.dtype, tuple[int, ...]]]) -> dict[str, list]:
-    return {key: [dtype.name, list(shape)] for key, (dtype, shape) in columns.items()}

@@ -6,11 +6,14 @@ Rows that are not held are read from their files, which costs time and changes n
 import os
 import shutil
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from shared.errors import UserError
+from shared.replay.columns import Columns
+from shared.replay.storage import EpisodeFolder, Part
 
 SHARE = 0.5  # ours: of the memory that is free at the start; the rest is for the learner and for other runs
 RESERVE_BYTES = 2 * 10**9  # ours: where less is free, no more is held; another run may have grown since the start
@@ -54,6 +57,25 @@ class EpisodeMemory:
         self.rows = 0
 
 
+def read(
+    held: EpisodeMemory, folder: EpisodeFolder, episode: int, rows: int, columns: Columns, parts: Iterable[Part]
+) -> None:
+    """Fill each part with rows of one episode of so many rows: from memory, else from its file.
+
+    An old episode comes into memory where it has room; otherwise only what is asked for is read.
+    """
+    there = held.get(episode)
+    if there is None and held.has_room(rows):
+        there = {key: np.empty((rows, *shape), dtype) for key, (dtype, shape) in columns.items()}
+        folder.read(episode, [(key, 0, column) for key, column in there.items()])
+        held.add(episode, there)
+    if there is None:
+        folder.read(episode, parts)
+    else:
+        for key, first, target in parts:
+            target[...] = there[key][first : first + len(target)]
+
+
 def rows_that_fit(rows: int, row_bytes: int, free: float) -> int:
     """How many of `rows` rows may be held in RAM when so many bytes of it are free."""
     return rows if rows * row_bytes <= SHARE * free else int(SHARE * free) // row_bytes
@@ -72,7 +94,7 @@ def told(rows: int, row_bytes: int, held: int, free: float) -> str:
 
 def check_disk(folder: Path, needed: int) -> None:
     """Raise UserError if the disk has no room for so many bytes of episodes, those already there included."""
-    there = sum(path.stat().st_size for path in folder.glob("episode_*.h5"))
+    there = sum(path.stat().st_size for path in folder.glob("*.h5"))
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(nearest).free
     if needed > there + free:

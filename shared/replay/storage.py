@@ -7,7 +7,7 @@ column starts, then a slice is one pread (15 times faster than reading it throug
 import os
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,14 +30,14 @@ class EpisodeFile:
 
 
 class EpisodeFolder:
-    """The episode files `episode_<number>.h5` of one replay memory."""
+    """The episode files `episode_<number>.h5` of one replay memory; with another kind, `<kind>_<number>.h5`."""
 
-    def __init__(self, folder: Path):
-        self.folder = Path(folder)
+    def __init__(self, folder: Path, kind: str = "episode"):
+        self.folder, self.kind = Path(folder), kind
         self._starts: dict[int, dict[str, int]] = {}  # episode -> column -> byte offset in its file
 
     def path(self, episode: int) -> Path:
-        return self.folder / f"episode_{episode:08d}.h5"
+        return self.folder / f"{self.kind}_{episode:08d}.h5"
 
     def write(self, episode: int, columns: Mapping[str, np.ndarray]) -> EpisodeFile:
         """Write one complete episode, columns (rows, ...), atomically."""
@@ -62,11 +62,13 @@ class EpisodeFolder:
         try:
             data = path.read_bytes()
         except FileNotFoundError:
-            raise UserError(f"replay: episode file {path} is missing; {WAY_OUT}") from None
+            raise UserError(f"replay: {self.kind} file {path} is missing; {WAY_OUT}") from None
         if len(data) != expected.size:
-            raise UserError(f"replay: episode file {path} has {len(data)} bytes, expected {expected.size}; {WAY_OUT}")
+            raise UserError(
+                f"replay: {self.kind} file {path} has {len(data)} bytes, expected {expected.size}; {WAY_OUT}"
+            )
         if zlib.crc32(data) != expected.crc32:
-            raise UserError(f"replay: episode file {path} is damaged (its crc32 differs); {WAY_OUT}")
+            raise UserError(f"replay: {self.kind} file {path} is damaged (its crc32 differs); {WAY_OUT}")
 
     def read(self, episode: int, parts: Iterable[Part]) -> None:
         """Fill each part with consecutive rows of a column.
@@ -79,24 +81,30 @@ class EpisodeFolder:
             starts = self._starts.get(episode) or self._find_starts(episode)
             descriptor = os.open(path, os.O_RDONLY)
         except (FileNotFoundError, KeyError, ValueError) as error:
-            raise UserError(f"replay: episode file {path} cannot be read ({error}); {WAY_OUT}") from error
+            raise UserError(f"replay: {self.kind} file {path} cannot be read ({error}); {WAY_OUT}") from error
         try:
             for key, first, target in parts:
                 offset = starts[key] + first * (target.nbytes // len(target))
                 if os.preadv(descriptor, [target], offset) != target.nbytes:
-                    raise UserError(f"replay: episode file {path} is truncated; {WAY_OUT}")
+                    raise UserError(f"replay: {self.kind} file {path} is truncated; {WAY_OUT}")
         finally:
             os.close(descriptor)
 
     def remove(self, *, before: int = 0, since: int | None = None) -> None:
         """Delete leftovers of a killed writer and the files of episodes < `before` and >= `since`."""
+        self._delete(lambda episode: episode < before or (since is not None and episode >= since))
+
+    def keep(self, episodes: Collection[int]) -> None:
+        """Delete leftovers of a killed writer and the files of all other episodes."""
+        self._delete(lambda episode: episode not in episodes)
+
+    def _delete(self, unwanted: Callable[[int], bool]) -> None:
         remove_leftovers(self.folder)
-        for path in self.folder.glob("episode_*.h5"):
-            match = re.fullmatch(r"episode_(\d+)\.h5", path.name)
-            episode = int(match[1]) if match else None
-            if episode is not None and (episode < before or (since is not None and episode >= since)):
+        for path in self.folder.glob(f"{self.kind}_*.h5"):
+            match = re.fullmatch(rf"{self.kind}_(\d+)\.h5", path.name)
+            if match and unwanted(int(match[1])):
                 path.unlink(missing_ok=True)
-                self._starts.pop(episode, None)
+                self._starts.pop(int(match[1]), None)
 
     def _find_starts(self, episode: int) -> dict[str, int]:
         try:

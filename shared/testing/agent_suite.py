@@ -120,12 +120,15 @@ def save_load_continue_equals_continue(make: Make, make_batch: MakeBatch) -> Non
 
 
 def memo_fits_the_rows(make: Make, make_batch: MakeBatch) -> None:
+    """What is stored beside a row, and after an update in the rows learned from: all but the context row, if any."""
     agent, batch = make(0), make_batch(0)
-    acted = agent.act(rows_of(batch, 0, is_first=True), agent.initial_carry(len(batch["reward"])), explore=True)
-    for name, value in acted.memo.items():
-        assert value.shape[:1] == batch["reward"].shape[:1], (name, value.shape)
-    for name, value in agent.learn(batch).memo.items():
-        assert value.shape[:2] == batch["reward"].shape, (name, value.shape)
+    spec, (size, length) = getattr(agent, "memo_spec", {}), batch["reward"].shape
+    acted = agent.act(rows_of(batch, 0, is_first=True), agent.initial_carry(size), explore=True)
+    for memo, lead in ((acted.memo, (size,)), (agent.learn(batch).memo, (size, length - 1))):
+        assert memo.keys() == spec.keys(), (sorted(memo), sorted(spec))
+        for name, one in spec.items():
+            shape, dtype = memo[name].shape, str(memo[name].dtype)
+            assert (shape, dtype) == ((*lead, *one.shape), one.dtype), (name, shape, dtype)
 
 
 def trace(agent: Any, make_batch: MakeBatch) -> dict:

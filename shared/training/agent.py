@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, Protocol, SupportsFloat
 
 import numpy as np
 
+from shared.envs.spec import ObsSpec
+
 Arrays = Mapping[str, np.ndarray]  # rows as drawn in shared/envs/spec.py
 Carry = Mapping[str, Any]  # an agent's recurrent state by name; the loop never looks inside
 
@@ -24,7 +26,7 @@ class Acted(NamedTuple):
 class Learned(NamedTuple):
     """metrics: scalars that may still live on a device; only the recorder calls float(), on the updates it writes.
 
-    memo: (B, T, ...), overwrites the sampled rows' memo; {} for agents without one.
+    memo: (B, T, ...), overwrites the memo of the T rows that were learned from; {} for agents without one.
     """
 
     metrics: Mapping[str, SupportsFloat]
@@ -50,6 +52,16 @@ class Agent(Protocol):
         """Restore what save returned."""
 
 
+class Remembers(Protocol):
+    """What an agent with memos has beside the five methods; its replay is shared/replay/streams.py.
+
+    A batch for its `learn` has one context row before the T rows to learn from: every column is (B, 1 + T, ...), and
+    every memo, as it is stored at the context row, (B, 1, ...).
+    """
+
+    memo_spec: ObsSpec  # name -> shape and dtype of one row's memo
+
+
 class Dreams(Protocol):
     """A second, separate protocol for the figures that show predictions."""
 
@@ -62,7 +74,7 @@ class Dreams(Protocol):
 
 
 class Weights(Protocol):
-    """A third one: parameters by name, for the safetensors file beside a finished run."""
+    """Another one: parameters by name, for the safetensors file beside a finished run."""
 
     def parameters(self) -> Arrays:
         """Name -> float32 array, in torch's layouts."""

@@ -1,8 +1,8 @@
 """The one training loop: a generator of events that drives any agent and does no I/O.
 
-Order within one turn: act on the rows at hand, store them, then whatever is due (episode ended, updates, evaluation,
-checkpoint), then step the environments. A checkpoint therefore always falls between a stored row and the next step.
-Read agent.py and schedule.py first; shared/runner.py consumes the events.
+Order within one turn: act on the rows at hand, tell which episodes ended, store the rows, learn where it is due, then
+what else is due (evaluation, checkpoint), then step the environments. A checkpoint therefore always falls between a
+stored row and the next step. Read agent.py and schedule.py first; shared/runner.py consumes the events.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,17 +12,22 @@ from typing import Any, SupportsFloat
 import numpy as np
 
 from shared.training.agent import Agent, Carry
-from shared.training.schedule import Schedule
+from shared.training.schedule import RatioPlan, Schedule
 
 
 @dataclass(frozen=True)
 class Counters:
-    """Where a run stands. env_steps counts simulator steps of all environments, action repeat included."""
+    """Where a run stands.
+
+    env_steps counts simulator steps of all environments, action repeat included; agent_steps counts decisions; rows
+    counts what came of them and of resets: an episode of n decisions has n + 1 rows.
+    """
 
     env_steps: int = 0
     agent_steps: int = 0
     updates: int = 0
     episodes: int = 0
+    rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ def interact(
     prefill: Agent,
     envs,
     replay,
-    plan: Schedule,
+    plan: Schedule | RatioPlan,
     *,
     batch_size: int,
     batch_length: int,
@@ -102,8 +107,9 @@ def interact(
     """Drive one agent to plan.total_env_steps.
 
     Args:
-      agent, prefill: the learner, and the agent that acts before plan.prefill_env_steps (it may be the same object).
-      envs: a VectorEnv. replay: append(rows) and sample(B, T). Both already restored when `start` is given.
+      agent, prefill: the learner, and the agent that acts before plan.random_until (it may be the same object).
+      envs: a VectorEnv. replay: append(rows), sample(B, T) and, where the agent learns memos, update(window, memo). All
+        already restored when `start` is given.
       batch_size, batch_length: B chunks of T rows per update.
       start: where a checkpoint left off; None starts afresh.
     Yields: events in the order in which they happened. The consumer may evaluate and save between two of them.
@@ -122,16 +128,21 @@ def interact(
         rows = envs.step(progress.action)
     while True:
         progress, ended = arrive(progress, rows)
-        actor = prefill if progress.counters.env_steps < plan.prefill_env_steps else agent
+        actor = prefill if getattr(progress.counters, plan.learns_by) < plan.random_until else agent
         acted = actor.act(rows, progress.carry if actor is agent else {}, explore=True)
         action = np.where(rows["is_last"][:, None], np.float32(0), acted.action)
-        replay.append({**{k: v for k, v in rows.items() if k != "env_steps"}, "action": action, **acted.memo})
+        stored = {**{k: v for k, v in rows.items() if k != "env_steps"}, "action": action, **acted.memo}
         progress = replace(progress, action=action, carry=acted.carry if actor is agent else progress.carry)
         yield from ended
-        for _ in range(plan.updates_due(before, progress.counters.env_steps)):
-            learned = agent.learn(replay.sample(batch_size, batch_length))
-            progress = replace(progress, counters=count(progress.counters, updates=1))
-            yield UpdateDone(progress.counters, learned.metrics)
+        for some, owed in portions(stored, plan, before, progress.counters):
+            replay.append(some)
+            for _ in range(owed):
+                batch = replay.sample(batch_size, batch_length)
+                learned = agent.learn(batch)
+                if learned.memo:
+                    replay.update(batch["window"], learned.memo)
+                progress = replace(progress, counters=count(progress.counters, updates=1))
+                yield UpdateDone(progress.counters, learned.metrics)
         after = progress.counters.env_steps
         if plan.evaluation_due(before, after):
             yield EvaluationDue(progress.counters)
@@ -143,12 +154,28 @@ def interact(
         rows = envs.step(progress.action)
 
 
+def portions(
+    rows: Mapping[str, np.ndarray], plan: Schedule | RatioPlan, before: int, now: Counters
+) -> Iterator[tuple[Mapping[str, np.ndarray], int]]:
+    """The rows of a turn in the order in which they are stored, and the updates owed after each part of them.
+
+    All rows at once where updates go by env steps, else one row after the other. before: env steps of the last turn.
+    """
+    if plan.learns_by == "env_steps":
+        yield rows, plan.updates_due(before, now.env_steps)
+        return
+    number = len(rows["is_first"])
+    for index, seen in enumerate(range(now.rows - number, now.rows)):
+        yield {key: column[index : index + 1] for key, column in rows.items()}, plan.updates_due(seen, seen + 1)
+
+
 def arrive(progress: Progress, rows: Mapping[str, np.ndarray]) -> tuple[Progress, list[EpisodeEnded]]:
     """Count the rows just received; the episodes that ended with them."""
     first, last = rows["is_first"], rows["is_last"]
     returns = np.where(first, 0.0, progress.returns + rows["reward"])
     lengths = np.where(first, 0, progress.lengths + 1)
-    counters = count(progress.counters, env_steps=int(rows["env_steps"].sum()), agent_steps=int((~first).sum()))
+    spent = {"env_steps": int(rows["env_steps"].sum()), "agent_steps": int((~first).sum()), "rows": len(first)}
+    counters = count(progress.counters, **spent)
     ended = []
     for index in np.flatnonzero(last):
         counters = count(counters, episodes=1)

@@ -93,3 +93,20 @@ def test_an_episode_is_a_function_of_its_seed_also_in_a_used_environment():
 def test_the_picture_has_the_size_asked_for(size):
     env = make(size=size)
     assert env.reset(np.random.SeedSequence(0))["image"].shape == env.obs_spec["image"].shape == (size, size, 3)
+
+
+def test_in_numbers_it_is_the_same_world():
+    limits = {"size": 64, "camera": 0, "action_repeat": 2, "time_limit_env_steps": 20}
+    pixels, numbers = make(), make_env("toy_reach", observations="vectors", **limits)
+    assert {name: (spec.shape, spec.dtype) for name, spec in numbers.obs_spec.items()} == {
+        "position": ((2,), "float32"),
+        "distance": ((), "float32"),
+    }
+    seed = np.random.SeedSequence(4)
+    seen, row = pixels.reset(seed), numbers.reset(seed)
+    for _ in range(3):
+        assert "image" not in row and row["position"].dtype == row["distance"].dtype == np.float32
+        np.testing.assert_allclose(row["position"], centre_of_red(seen["image"]), atol=0.01)
+        np.testing.assert_allclose(row["distance"], np.hypot(*row["position"]), rtol=1e-6)
+        assert row["reward"] == seen["reward"]
+        seen, row = pixels.step(np.array([-1.0, 0.5])), numbers.step(np.array([-1.0, 0.5]))

@@ -45,6 +45,7 @@ def write_run(
     total: int | None = None,
     complete: bool = True,
     returns: Callable[[int, int, int], float] = evaluation_return,
+    training: Callable[[int, int], float] | None = None,
     video: Sequence[np.ndarray] | None = None,
     context: int = 5,
     values: dict | None = None,
@@ -52,7 +53,8 @@ def write_run(
     """One run file. Returns the path written.
 
     evaluations: the first after the prefill, then one every `every` episodes of `episode` env steps; or evaluated_at,
-    the env steps of all. total: planned env steps (default: as many as were made). video: truth and prediction. values:
+    the env steps of all. training: return of a training episode by seed and number (default: 10 per number in the
+    prefill, then 500). total: planned env steps (default: as many as were made). video: truth and prediction. values:
     further groups of the config.
     """
     identity = {**IDENTITY, "task": task, "seed": seed, **(identity or {})}
@@ -70,6 +72,7 @@ def write_run(
     common = {"length": episode // 4, "updates": 0}
     for number in range(1, episodes + 1):
         steps, score = number * episode, 10.0 * number if number <= PREFILL else 500.0
+        score = training(seed, number) if training else score
         row = {"env_steps": steps, "agent_steps": steps // 4, "episode": number, "return": score}
         writer.add("train/episode", **row, **common)
     for evaluation, steps in enumerate(points):

@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from shared.figures.binned import SeedMeans, bin_width, seed_means
-from shared.figures.curves import COUNTS, POINT
+from shared.figures.curves import COUNTS, POINT, collected
 from shared.figures.grid import ABOVE, BETWEEN, STATUS_LINE, Grid
 from shared.figures.panels import env_step_axis, fitted_span
 from shared.figures.sources import load_runs
@@ -123,3 +123,12 @@ def test_panels_of_a_grid_do_not_meet(count):
         needed = 0.2 if grid.lowest(index) else 0.0
         under = [tops[other] for other in range(count) if boxes[other][1] < bottom]
         assert bottom - needed >= max(under, default=0.7) - 1e-9, "labels have room"
+
+
+def test_training_episodes_can_stand_in_for_tests(make_run):
+    path = make_run(training=lambda seed, number: float(number))
+    (source,) = load_runs([path], paper="planet", tasks=["*"], variants=["*"])
+    assert collected(source)["return"].tolist() == list(range(1, 26))
+    curve = SeedMeans(10_000, episodes=collected).curve([source])
+    # 25 episodes end at 1000, 2000, ...: the first alone, 2 to 11, 12 to 21, 22 to 25
+    assert_allclose(pooled(curve)["center"].astype(float), [1, 6.5, 16.5, 23.5])

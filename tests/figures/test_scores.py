@@ -17,6 +17,7 @@ from shared.figures.scores import (
     on_grid,
     record_mean,
     seeds_first,
+    seeds_first_curve,
     value_at,
 )
 
@@ -127,3 +128,22 @@ def test_aggregate_curves_by_hand():
     assert table.loc[("clipped_record_mean", 20), "mean"] == 0.625
     assert table.loc[("record_mean", 20), "mean"] == 1.25
     assert ("gamer_median", 5) not in table.index  # nobody has a value yet
+
+
+def test_seeds_first_curves_by_hand():
+    frame = points(
+        *(("a", 0, 10, 10.0), ("b", 0, 10, 20.0), ("b", 0, 20, 80.0)),
+        *(("a", 1, 10, 30.0), ("b", 1, 10, 40.0), ("a", 1, 20, 50.0), ("b", 1, 20, 0.0)),
+    )
+    table = seeds_first_curve(frame, np.array([5, 10, 20]), ["a", "b"], lambda scores: scores.max(axis=-1))
+    # means over seeds: a 20, b 30; then (a's 10 holds) 30 and 40: the larger one of each
+    assert table[["env_steps", "mean", "seeds"]].to_numpy().tolist() == [[10, 30, 2], [20, 40, 2]]
+    assert table["std"].isna().all()
+    # the order matters: per seed the maxima at 20 are 80 and 50, their mean 65
+
+
+def test_without_a_record_the_gamers_averages_remain():
+    two = Anchors(np.zeros(2), np.array([10.0, 20.0]))
+    assert gamer_mean(np.array([10.0, 60.0]), two) == 2.0
+    with pytest.raises(ValueError, match="gamer must be finite and above random"):
+        Anchors(np.zeros(2), np.array([10.0, 0.0]))

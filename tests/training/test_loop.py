@@ -1,11 +1,14 @@
 """The loop: order of events, counters, what is stored, and going on from a checkpoint."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from shared.training.agent import Learned
 from shared.training.evaluate import evaluate
 from shared.training.loop import CheckpointDue, EpisodeEnded, EvaluationDue, Progress, UpdateDone, interact
-from shared.training.schedule import Schedule
+from shared.training.schedule import RatioPlan, Schedule
 from tests.training.toys import CountingEnvs, Recorder
 
 PLAN = {
@@ -154,3 +157,106 @@ def test_event_order_puts_evaluation_before_the_checkpoint():
     for index, kind in enumerate(kinds):
         if kind == EvaluationDue.__name__ and index + 1 < len(kinds):
             assert kinds[index + 1] == CheckpointDue.__name__
+
+
+# ------------------------------------------------------------------------------------------------ learning by rows
+
+
+class Remembering(Recorder):
+    """An agent with memos, and the replay that takes them back."""
+
+    def act(self, obs, carry, *, explore):
+        acted = super().act(obs, carry, explore=explore)
+        return acted._replace(memo={"deter": np.full((len(obs["is_first"]), 3), 7.0, np.float32)})
+
+    def learn(self, batch):
+        super().learn(batch)
+        return Learned({"loss": 1.0}, {"deter": batch["window"] + 0.5})
+
+    def sample(self, batch_size, length):
+        return {"window": np.array([float(len(self.log))])}
+
+    def update(self, window, memo):
+        self.log.append((self.name, "update", window, memo["deter"]))
+
+
+RATIO = RatioPlan(
+    total_env_steps=48,
+    evaluate_every_env_steps=24,
+    checkpoint_every_env_steps=12,
+    train_ratio=10,
+    steps=20,  # an update every other row
+    first_update=5,
+    random_fill=False,
+)
+
+
+def run_by_rows(plan=RATIO, count=2, start=None, envs=None):
+    log = []
+    parts = [Remembering(name, log) for name in ("agent", "prefill", "replay")]
+    agent, prefill, replay = parts
+    envs = envs or CountingEnvs(count=count)
+    events = list(interact(agent, prefill, envs, replay, plan, batch_size=5, batch_length=7, start=start))
+    return events, log
+
+
+def test_updates_fall_between_the_rows_of_one_turn():
+    """Two environments: rows 1 2, 3 4, 5 6, ...; updates after rows 5, 7, 9, ..., so after the first row of a turn."""
+    log = run_by_rows()[1]
+    stored, after = 0, []
+    for _, what, *rest in log:
+        if what == "append":
+            assert len(rest[0]["reward"]) == 1
+            stored += 1
+        if what == "learn":
+            after.append(stored)
+    assert after == list(range(5, 2 * 10, 2)) and stored == 20  # 48 env steps: two episodes of 5 rows each, twice
+
+
+def test_rows_are_stored_in_the_order_of_the_environments():
+    class Uneven(CountingEnvs):
+        def rows(self):
+            return {**super().rows(), "image": np.arange(self.count)[:, None].astype(np.uint8)}
+
+    log = run_by_rows(envs=Uneven(count=3))[1]
+    images = [rest[0]["image"].item() for _, what, *rest in log if what == "append"]
+    assert images == [0, 1, 2] * (len(images) // 3)
+
+
+def test_memos_are_stored_with_the_row_and_written_back_after_the_update_that_made_them():
+    log = run_by_rows()[1]
+    for index, (name, what, *rest) in enumerate(log):
+        if what == "append":
+            np.testing.assert_array_equal(rest[0]["deter"], [[7.0, 7.0, 7.0]])
+        if what == "learn":
+            assert log[index + 1][:2] == ("replay", "update") and name == "agent"
+            window, deter = log[index + 1][2:]
+            assert window == rest[0]["window"] and deter == window + 0.5
+
+
+def test_rows_count_resets_and_decide_what_is_owed():
+    events = run_by_rows()[0]
+    last = events[-1].counters
+    assert (last.env_steps, last.agent_steps, last.rows, last.updates) == (48, 16, 20, 8)
+    assert [type(event).__name__ for event in events[:3]] == ["EvaluationDue", "CheckpointDue", "UpdateDone"]
+
+
+def test_random_actions_fill_the_replay_where_asked():
+    def actors(plan):
+        return [name for name, what, *_ in run_by_rows(plan)[1] if what == "act"]
+
+    assert set(actors(RATIO)) == {"agent"}
+    # turns of 2, 4, 6 rows: the agent acts from the turn on in which the first update falls
+    assert actors(replace(RATIO, random_fill=True)) == ["prefill"] * 2 + ["agent"] * 8
+
+
+def test_continuing_by_rows_owes_neither_more_nor_less():
+    events = run_by_rows()[0]
+    assert sum(isinstance(event, CheckpointDue) for event in events) == 4
+    for index, event in enumerate(events):
+        if isinstance(event, CheckpointDue):
+            turn = event.counters.rows // 2
+            envs = Restored([(turn - 1) % 5] * 2, count=2)
+            again = run_by_rows(start=Progress.from_tree(event.progress.tree()), envs=envs)[0]
+            assert names(again) == names(events[index + 1 :])
+            assert [e.counters for e in again] == [e.counters for e in events[index + 1 :]]

@@ -12,7 +12,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 MUTATION = "results/evidence/core/mutation.json"
-MEASURED = [MUTATION] if (ROOT / MUTATION).exists() else []                  # an hour of work
+MEASURED = [MUTATION] if (ROOT / MUTATION).exists() else []  # an hour of work
 COPIED = ("Snakefile", "workflows", "shared", "replications", "data/reference", "environment.yml", *MEASURED)
 
 # Writes the config as its result and notes the call. It fails where a file fail_<task>_<seed> lies in the root, and

@@ -56,6 +56,25 @@ def test_work_of_a_paper_with_one_action_repeat_by_hand():
     assert cost.work_of(VALUES | {"environment": world}, "walker_walk", "torch").planned_actions == 50_000 // 2
 
 
+def test_work_of_a_paper_that_learns_by_rows_by_hand():
+    # 500 000 env steps at repeat 2 are 250 000 decisions in 500 episodes, 250 500 rows; 2048 of them fill the replay,
+    # then every other row brings an update, the first at once; tests at 0, 10 000, ..., 500 000
+    values = {
+        "environment": {"action_repeat": 2, "time_limit_env_steps": 1000, "parallel": 16},
+        "batch": {"size": 16, "length": 64, "context": 1},
+        "schedule": {
+            "total_env_steps": 500_000,
+            "train_ratio": 512,
+            "fill_windows": 1024,
+            "evaluate_every_env_steps": 10_000,
+            "checkpoint_every_env_steps": 10_000,
+        },
+        "evaluation": {"episodes": 1},
+    }
+    work = cost.work_of(values, "walker_walk", "torch")
+    assert work == cost.Work(551_000, updates=1 + (250_500 - 2048) // 2, planned_actions=551_000 // 2)
+
+
 def test_collecting_by_noise_plans_test_episodes_only():
     work = cost.work_of(VALUES | {"exploration": {"collect": "noise"}}, "cartpole_swingup", "torch")
     assert work.planned_actions == 30_000 // 8
@@ -97,8 +116,14 @@ def test_all_of_the_paper_can_be_costed():
     paper = scale("paper")
     table = cost.cost_table(all_runs(paper), paper, cost.read_speeds(Path("none"))).set_index(["paper", "framework"])
     assert table.loc["planet", "runs"].to_dict() == {"torch": 425, "jax": 425, "numpy": 350}
-    # 20 tasks x 5 seeds of 8 variants; 4 x 5 of 12 horizons; 5 games x 5 seeds of 2; 6 tasks x 2 seeds of 3 repeats
-    assert table.loc["dreamer", "runs"].to_dict() == dict.fromkeys(("torch", "jax"), 800 + 240 + 50 + 36)
+    # 20 tasks x 5 seeds of 8 variants; 4 x 5 of 12 horizons; 5 games x 5 seeds of 2; 6 tasks x 2 seeds of 3 repeats; at
+    # repeat 8 on one task 5 seeds of a planner and 3 more of the actor
+    assert table.loc["dreamer", "runs"].to_dict() == dict.fromkeys(("torch", "jax"), 800 + 240 + 50 + 36 + 8)
+    # 18 control tasks x 5 seeds from vectors of 3 agents, 20 from pixels of 3, 57 games of 2, 26 of 2; 5 tasks x 5
+    # seeds of 18 variants beside the full agent, whose tasks are among the 18 (walker_walk from pixels: among the 20)
+    assert table.loc["dreamerv3", "runs"].to_dict() == dict.fromkeys(
+        ("torch", "jax"), 5 * (18 * 3 + 20 * 3 + 57 * 2 + 26 * 2) + 25 * 18
+    )
 
 
 def speeds(tmp_path, *rows):
@@ -173,7 +198,8 @@ def test_status_counts_complete_runs_and_shows_the_curve(tmp_path):
     text = status.render(tmp_path, PLANNED)
     assert "2 of 2 runs complete, 100,000 env steps each" in text
     assert "| PlaNet (RSSM) | torch | laptop | cartpole_swingup | 2 | 100,000 | 61 | 70 | 512 | 821 |" in text
-    assert "no run of 30" in text and "not written" in text
+    assert "no run of 30" in text
+    assert "not written" in status.render(tmp_path, PLANNED, root=tmp_path), "no agent stands there"
 
 
 def test_status_shows_curves_of_means_too(tmp_path):

@@ -20,7 +20,7 @@ import pandas as pd
 
 from shared.config import ALL_TASKS, ROOT, build, resolve, shown
 from shared.errors import UserError, cli
-from shared.training.schedule import Schedule
+from shared.training.schedule import RatioSchedule, Schedule
 from workflows.scripts.plan import Run, all_runs, read_scale
 
 SPEEDS = ROOT / "data" / "speeds.csv"
@@ -52,8 +52,8 @@ def work_of(values: Mapping[str, Any], task: str, framework: str) -> Work:
     steps count. One agent for all tasks plays an equal number of episodes of each. A planned action counts the same
     whatever the planner's settings: variants with another planner or overshooting cost less or more than they say.
     """
-    plan = build(Schedule, values["schedule"], where="schedule")
     world, episodes = values["environment"], values["evaluation"]["episodes"]
+    total, prefill, every, updates = learning(values)
     if framework == "numpy":
         tried = math.prod(values["planner"][name] for name in ("horizon", "iterations", "candidates"))
         return Work(env_steps=episodes * world["time_limit_env_steps"] * (1 + tried), updates=0, planned_actions=0)
@@ -61,14 +61,32 @@ def work_of(values: Mapping[str, Any], task: str, framework: str) -> Work:
     tasks = world["joint_tasks"] if task == ALL_TASKS else [task]
     repeats = world["action_repeat"]  # of each task, or one for all
     repeat = statistics.harmonic_mean([repeats[one] if isinstance(repeats, Mapping) else repeats for one in tasks])
-    learned = max(0, plan.total_env_steps - plan.prefill_env_steps)
-    evaluations = 1 + math.ceil(learned / plan.evaluate_every_env_steps)
+    learned = max(0, total - prefill)
+    evaluations = 1 + math.ceil(learned / every)
     test_steps = evaluations * episodes * len(tasks) * world["time_limit_env_steps"]
     return Work(
-        env_steps=plan.total_env_steps + test_steps,
-        updates=plan.updates_due(-1, plan.total_env_steps),
+        env_steps=total + test_steps,
+        updates=updates,
         planned_actions=round((learned * collected_by_plan + test_steps) / repeat),
     )
+
+
+def learning(values: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    """Env steps in all, of prefill and between evaluations, and updates in all.
+
+    Where updates go by rows, an episode is taken to last until its time limit: it has a row per decision, and one more.
+    """
+    schedule, world = values["schedule"], values["environment"]
+    if "train_ratio" not in schedule:
+        plan = build(Schedule, schedule, where="schedule")
+        updates = plan.updates_due(-1, plan.total_env_steps)
+        return plan.total_env_steps, plan.prefill_env_steps, plan.evaluate_every_env_steps, updates
+    settings, batch = build(RatioSchedule, schedule, where="schedule"), values["batch"]
+    steps, window = batch["size"] * batch["length"], batch["context"] + batch["length"]
+    plan = settings.plan(world["parallel"], window=window, steps=steps, random_fill=False)
+    total = settings.total_env_steps
+    rows = total // world["action_repeat"] + total // world["time_limit_env_steps"]
+    return total, 0, settings.evaluate_every_env_steps, plan.updates_due(-1, rows)
 
 
 def read_speeds(path: Path = SPEEDS) -> pd.DataFrame:

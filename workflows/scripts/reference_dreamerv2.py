@@ -25,6 +25,7 @@ from shared.errors import UserError, cli
 from shared.figures.scores import Anchors, aggregate_curves, value_at
 
 TARGET = ROOT / "data" / "reference"
+FOLDERS = "dreamerv2/ and dreamerv3_2023/"
 MILLION = 1_000_000
 TABLE_FRAMES = 199 * MILLION  # of the paper's table: half of the runs have no later bin
 # Ends of bins: every million up to ten, where runs of ours may end; then every five.
@@ -40,10 +41,10 @@ SLIPPED_TO = "dqn_determ_2e8"
 RUN_SETS = {"dreamerv2": "atari-dreamerv2.json", "schedules": "atari-dreamerv2-schedules.json"}
 
 
-def runs_of(path: Path) -> pd.DataFrame:
-    """A row per run and bin: task, method, seed, env_steps, value (NaN where the bin is empty)."""
+def runs_of(path: Path, folders: str = FOLDERS) -> pd.DataFrame:
+    """A row per run and bin: task, method, seed, env_steps, value (NaN: empty bin). folders: of --source."""
     if not path.is_file():
-        raise UserError(f"--source: no file {path}; give a folder with dreamerv2/ and dreamerv3_2023/ in it")
+        raise UserError(f"--source: no file {path}; give a folder with {folders} in it")
     read = gzip.open if path.suffix == ".gz" else open
     with read(path, "rt", encoding="utf-8") as file:
         runs: list[dict[str, Any]] = json.load(file)
@@ -121,12 +122,12 @@ def exact(table: pd.DataFrame) -> bytes:
     return table.to_csv(index=False, lineterminator="\n").encode()
 
 
-def rounded(table: pd.DataFrame) -> bytes:
-    """CSV with DIGITS significant digits and whole env steps."""
+def rounded(table: pd.DataFrame, digits: int = DIGITS) -> bytes:
+    """CSV with so many significant digits and whole env steps."""
     table = table.copy()
     if "env_steps" in table:
         table["env_steps"] = table["env_steps"].astype(int)
-    return table.to_csv(index=False, lineterminator="\n", float_format=f"%.{DIGITS}g").encode()
+    return table.to_csv(index=False, lineterminator="\n", float_format=f"%.{digits}g").encode()
 
 
 @cli

@@ -132,7 +132,8 @@ def render(folder: Path, planned: Mapping[tuple[str, str, str], int], *, root: P
         parts.append(
             "Returns are medians over seeds and test episodes, or means over seeds where the paper draws these; "
             "*random*: the random prefill episodes; *first* and "
-            "*last test*: the first and the last evaluation of the curve. *Published* is the paper's final mean, "
+            "*last test*: the first and the last evaluation of the curve (DreamerV3: the first and the last bin of its "
+            "training episodes, which are all that its authors score). *Published* is the paper's final mean, "
             "reached with its own sizes and env steps: only scale paper may be compared with it."
         )
     return "\n\n".join(parts)

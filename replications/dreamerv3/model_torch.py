@@ -1,0 +1,774 @@
+"""DreamerV3's networks in torch: the world model, the actor and the critic.
+
+Paper: Methods. Shapes: B batch, T time, E embedding, D deter, S latents, K classes, A action, F features, G blocks.
+Noise is always an argument. Read top to bottom, then agent_torch.py; the formulas are in shared/formulas.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from shared.formulas.distributions import (
+    bounded_normal,
+    categorical_entropy,
+    categorical_log_prob,
+    gaussian_entropy,
+)
+from shared.formulas.elbo import gaussian_log_prob
+from shared.formulas.sampling import categorical_sample, reparameterise, straight_through, unimix
+from shared.formulas.transforms import symexp, symexp_bins, symlog, twohot, twohot_mean
+from shared.layers_torch import tanh
+
+# deter (..., D), stoch (..., S, K), and logit (..., S, K), of which the distribution is made by RSSM.log_probs.
+State = dict[str, Tensor]
+Observations = Mapping[str, Tensor]  # by key: images (..., H, W, C) in [0, 1], vectors (..., n) or numbers (...)
+EPSILON = {"rms": 1e-4, "layer": 1e-3}  # of a norm
+UPDATE_BIAS = -1.0  # of the GRU: at first it rather keeps its state
+TRUNCATION = 2.0  # standard deviations
+TRUNCATED_STD = 0.87962566  # of a standard normal cut at +-2
+BIN_END = 20.0  # two-hot codes reach from symexp(-20) to symexp(20)
+HUBER_WIDTH = 1.0  # within it a Huber loss is quadratic
+
+
+class Stages(NamedTuple):
+    """How images shrink to 4 x 4, or 6 x 6, and grow again."""
+
+    kernel: int
+    multiples: tuple[int, ...]  # channels of every stage, in multiples of the depth
+    outer: bool  # the first stage works at full resolution
+    pooled: bool  # convolutions keep the size and a maximum of 2 x 2 halves it; else they have stride 2
+
+
+STAGES = {
+    "pool": Stages(5, (2, 3, 4, 4), outer=False, pooled=True),  # the last commit
+    "stride": Stages(5, (1, 2, 3, 4, 4), outer=True, pooled=False),  # 2024, the paper
+    "kernel4": Stages(4, (1, 2, 4, 8), outer=False, pooled=False),  # 2023
+}
+
+
+# ------------------------------------------------------------------------------------------------------------ layers
+
+
+def exact(x: Tensor) -> Tensor:
+    """At least float32: norms, distributions and losses are never computed in bfloat16."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def activate(x: Tensor) -> Tensor:
+    """The one non-linearity of all layers."""
+    return F.silu(x)
+
+
+class Norm(nn.Module):
+    """x / sqrt(mean x^2 + 1e-4) * weight over the last axis (rms), or a LayerNorm (layer); then SiLU.
+
+    Source: code, embodied/jax/nets.py:361-402; golden layers.
+    """
+
+    def __init__(self, kind: str, size: int):
+        super().__init__()
+        self.kind = kind
+        self.weight = nn.Parameter(torch.ones(size))
+        self.bias = nn.Parameter(torch.zeros(size)) if kind == "layer" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activate(self.normalised(x))
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Without the SiLU."""
+        if self.kind == "layer":
+            return F.layer_norm(exact(x), self.weight.shape, self.weight, self.bias, EPSILON[self.kind])
+        return F.rms_norm(exact(x), self.weight.shape, self.weight, EPSILON[self.kind])
+
+
+class Dense(nn.Module):
+    """Linear, norm, SiLU: (..., inputs) -> (..., units). Before a LayerNorm there is no bias."""
+
+    def __init__(self, inputs: int, units: int, norm: str):
+        super().__init__()
+        self.linear = nn.Linear(inputs, units, bias=norm == "rms")
+        self.norm = Norm(norm, units)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.linear(x))
+
+
+class MLP(nn.Module):
+    """Dense layers, one after the other. (..., inputs) -> (..., units)."""
+
+    def __init__(self, inputs: int, units: int, layers: int, norm: str):
+        super().__init__()
+        self.layers = nn.ModuleList([Dense(inputs if i == 0 else units, units, norm) for i in range(layers)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def after_first(self, x: Tensor) -> Tensor:
+        """The rest, from what the first layer's matrix has made."""
+        x = self.layers[0].norm(x)
+        for layer in self.layers[1:]:
+            x = layer(x)
+        return x
+
+
+class BlockLinear(nn.Module):
+    """G matrices side by side, each for its part of the input: weight (G, inputs / G, outputs / G), bias (outputs,).
+
+    Source: code, embodied/jax/nets.py (BlockLinear); golden layers (bl_*).
+    """
+
+    def __init__(self, inputs: int, outputs: int, blocks: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(blocks, inputs // blocks, outputs // blocks))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs) -> (G, N, outputs / G): the caller puts the blocks where it needs them."""
+        blocks, inputs, outputs = self.weight.shape
+        return torch.baddbmm(self.bias.view(blocks, 1, outputs), in_blocks(x, blocks), self.weight)
+
+
+def in_blocks(x: Tensor, blocks: int) -> Tensor:
+    """(N, G * n) -> (G, N, n), a view."""
+    return x.unflatten(-1, (blocks, -1)).transpose(0, 1)
+
+
+def joined(x: Tensor) -> Tensor:
+    """(G, N, n) -> (N, G * n)."""
+    return x.transpose(0, 1).flatten(1)
+
+
+def over_channels(norm, x: Tensor) -> Tensor:
+    """A function of the last axis, applied to the channels of (N, C, H, W)."""
+    return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Conv(nn.Conv2d):
+    """Convolutions with TensorFlow's padding "same": kernel 5 with stride 2 has one zero before and two after."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, bias: bool = True):
+        super().__init__(inputs, outputs, kernel, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias, padding=self.kernel_size[0] // 2)
+
+    def halving(self, x: Tensor) -> Tensor:
+        """With stride 2: (N, I, 2 H, 2 W) -> (N, O, H, W)."""
+        if self.kernel_size[0] % 2:
+            return F.conv2d(F.pad(x, (1, 2, 1, 2)), self.weight, self.bias, stride=2)
+        return F.conv2d(x, self.weight, self.bias, stride=2, padding=1)
+
+    def spreading(self, x: Tensor) -> Tensor:
+        """Of pixels put at (2 i + 1, 2 j + 1) of zeros: (N, I, H, W) -> (N, O, 2 H, 2 W), a transposed convolution.
+
+        Source: golden layers (convT5s2, convT4s2): torch's has the kernel flipped, and one row and column too many.
+        """
+        weight = self.weight.flip(2, 3).transpose(0, 1)
+        y = F.conv_transpose2d(x, weight, self.bias, stride=2, padding=1)
+        return y[..., : 2 * x.shape[-2], : 2 * x.shape[-1]]
+
+    def of_doubled(self, x: Tensor) -> Tensor:
+        """Of an image whose pixels are repeated 2 x 2: (N, I, H, W) -> (N, O, 2 H, 2 W).
+
+        A kernel of 5 sees three pixels of the small image in either direction. Which of its five weights fall on the
+        same one depends on whether the row is even or odd; so four kernels of 3, applied to the small image, do the
+        same with 9 products for 25.
+        """
+        taps = self.weight.new_tensor(DOUBLED_TAPS)
+        weight = torch.einsum("atm,bsn,oimn->oabits", taps, taps, self.weight)
+        bias = self.bias[:, None].expand(-1, 4).reshape(-1)
+        return F.pixel_shuffle(F.conv2d(x, weight.flatten(0, 2), bias, padding=1), 2)
+
+
+# of_doubled: [parity of the row][pixel of the small image][weight of the kernel]
+DOUBLED_TAPS = (
+    ((1, 1, 0, 0, 0), (0, 0, 1, 1, 0), (0, 0, 0, 0, 1)),
+    ((1, 0, 0, 0, 0), (0, 1, 1, 0, 0), (0, 0, 0, 1, 1)),
+)
+
+
+@torch.no_grad()
+def initialise(module: nn.Module, kind: str, generator: torch.Generator) -> None:
+    """First weights: normal, cut at two standard deviations; biases 0, scales of norms 1.
+
+    fan_in: std sqrt(1 / inputs), times a layer's `first_scale`; the inputs of a block layer are those of all blocks.
+    fan_average: std sqrt(first_scale * 2 / (inputs + outputs)). Source: code, embodied/jax/nets.py:144-197; 2023.
+    """
+    for part in module.modules():
+        if not isinstance(part, (nn.Linear, nn.Conv2d, BlockLinear)):
+            continue
+        scale = getattr(part, "first_scale", 1.0)
+        if isinstance(part, BlockLinear):
+            blocks, inputs, outputs = part.weight.shape
+            fan_in, fan_out = blocks * inputs, blocks * outputs
+        else:
+            outputs, inputs = part.weight.shape[:2]
+            space = part.weight[0, 0].numel()
+            fan_in, fan_out = space * inputs, space * outputs
+        std = math.sqrt(scale * 2 / (fan_in + fan_out)) if kind == "fan_average" else scale / math.sqrt(fan_in)
+        nn.init.trunc_normal_(part.weight, 0.0, 1.0, -TRUNCATION, TRUNCATION, generator)
+        part.weight.mul_(std / TRUNCATED_STD)
+        if part.bias is not None:
+            part.bias.zero_()
+
+
+# ------------------------------------------------------------------------------------------------------ latent model
+
+
+class BlockGRU(nn.Module):
+    """The recurrent state's next value; each of G parts of the state has its own gates, and sees all inputs.
+
+        x  = [D1(h), D2(z), D3(a / max(1, |a|))]        y = silu(norm(W1_g [h_g, x]))  of every block g, norm over all
+        r, c, u = W2_g y_g      c = tanh(sigmoid(r) c)      u = sigmoid(u - 1)      h' = u c + (1 - u) h
+
+    Source: code, dreamerv3/rssm.py (_core); golden rssm_steps.
+    """
+
+    def __init__(self, config, size, stoch: int, action_size: int):
+        super().__init__()
+        deter, units, blocks, norm = size.deter_size, size.units, config.blocks, config.norm
+        self.blocks = blocks
+        self.deter_in = Dense(deter, units, norm)
+        self.stoch_in = Dense(stoch, units, norm)
+        self.action_in = Dense(action_size, units, norm)
+        inputs = [deter + blocks * 3 * units] + [deter] * (config.dynamics_layers - 1)
+        self.hidden = nn.ModuleList([BlockLinear(n, deter, blocks) for n in inputs])
+        self.norms = nn.ModuleList([Norm(norm, deter) for _ in inputs])
+        self.gates = BlockLinear(deter, 3 * deter, blocks)
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """The first block layer's weights for the state, (G, D / G, D / G), and for x, (G, 3 units, D / G).
+
+        Cut once for a whole rollout: the gradient of a cut is as large as the weights.
+        """
+        weight = self.hidden[0].weight
+        own = weight.shape[-1]
+        return weight[:, :own], weight[:, own:]
+
+    def action_part(self, action: Tensor) -> Tensor:
+        """What depends on the action alone, (..., A) -> (..., units): computed once for all time steps."""
+        return self.action_in(within_box(action))
+
+    def forward(self, deter: Tensor, stoch: Tensor, action_part: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
+        """deter (N, D), stoch (N, S * K), what action_part and weights gave -> deter (N, D)."""
+        of_state, of_inputs = weights
+        x = torch.cat([self.deter_in(deter), self.stoch_in(stoch), action_part], -1)
+        before = in_blocks(deter, self.blocks)
+        bias = self.hidden[0].bias.view(self.blocks, 1, -1)
+        seen = torch.baddbmm(bias, x.expand(self.blocks, -1, -1), of_inputs)
+        x = self.norms[0](joined(torch.baddbmm(seen, before, of_state)))
+        for layer, norm in zip(self.hidden[1:], self.norms[1:], strict=True):
+            x = norm(joined(layer(x)))
+        return joined(gated(self.gates(x), before))
+
+
+class DenseGRU(nn.Module):
+    """The same of the 2023 agent: one matrix, whose gates are normalised together, and no branches before it.
+
+        x = silu(norm(W1 [z, a / max(1, |a|)]))        r, c, u = norm(W2 [h, x])        h' as above
+
+    Source: code, 2023/nets.py:17-187; golden v2023_extras (rssm).
+    """
+
+    def __init__(self, config, size, stoch: int, action_size: int):
+        super().__init__()
+        deter, units, norm = size.deter_size, size.units, config.norm
+        self.inputs = Dense(stoch + action_size, units, norm)
+        self.gates = nn.Linear(deter + units, 3 * deter, bias=norm == "rms")
+        self.norm = Norm(norm, 3 * deter)
+
+    def weights(self) -> tuple[()]:
+        """Nothing: no matrix is cut."""
+        return ()
+
+    def action_part(self, action: Tensor) -> Tensor:
+        """What depends on the action alone: (..., A) itself, divided by max(1, |a|)."""
+        return within_box(action)
+
+    def forward(self, deter: Tensor, stoch: Tensor, action_part: Tensor, weights: tuple[()]) -> Tensor:
+        """deter (N, D), stoch (N, S * K), what action_part gave -> deter (N, D)."""
+        x = self.inputs(torch.cat([stoch, action_part], -1))
+        gates = self.norm.normalised(self.gates(torch.cat([deter, x], -1)))
+        return gated(gates, deter)
+
+
+def within_box(action: Tensor) -> Tensor:
+    """An action (..., A) divided by max(1, |a|), a constant."""
+    return action / action.detach().abs().clamp(min=1)
+
+
+def gated(gates: Tensor, deter: Tensor) -> Tensor:
+    """The GRU's update: gates (..., 3 n), reset, candidate and update one after the other; deter (..., n)."""
+    reset, candidate, update = exact(gates).chunk(3, dim=-1)
+    return torch.lerp(deter, tanh(torch.sigmoid(reset) * candidate), torch.sigmoid(update + UPDATE_BIAS))
+
+
+GRUS = {"block": BlockGRU, "dense": DenseGRU}
+
+
+class RSSM(nn.Module):
+    """Deterministic path h_t (GRU) and stochastic latent z_t (S one-hot vectors of K classes).
+
+        prior      h_t = GRU(h_{t-1}, z_{t-1}, a_{t-1})       z_t ~ p(z_t | h_t)
+        posterior                                             z_t ~ q(z_t | h_t, tokens_t)
+
+    A hundredth of every distribution is uniform (`unimix`). Source: DreamerV3, Methods; code, dreamerv3/rssm.py:16-176.
+    """
+
+    def __init__(self, config, size, embed_size: int, action_size: int):
+        super().__init__()
+        deter, units, norm = size.deter_size, size.units, config.norm
+        self.sample_shape, self.mix = (config.stoch_size, size.classes), config.unimix
+        stoch = config.stoch_size * size.classes
+        self.deter_size, self.feature_size = deter, deter + stoch
+        self.gru = GRUS[config.gru](config, size, stoch, action_size)
+        self.prior_hidden = MLP(deter, units, config.prior_layers, norm)
+        self.prior_head = nn.Linear(units, stoch)
+        self.posterior_hidden = MLP(deter + embed_size, units, config.posterior_layers, norm)
+        self.posterior_head = nn.Linear(units, stoch)
+        self.initial_deter = nn.Parameter(torch.zeros(deter)) if config.gru == "dense" else None
+
+    def initial(self, *batch: int) -> State:
+        """The state before the first step, (*batch, ...): zeros; or (2023) a learned one with its prior's mode."""
+        if self.initial_deter is None:
+            zeros = self.prior_head.weight.new_zeros(*batch, self.feature_size)
+            deter, stoch = zeros.split([self.deter_size, self.feature_size - self.deter_size], -1)
+            return {"deter": deter, "stoch": stoch.unflatten(-1, self.sample_shape)}
+        deter = torch.tanh(self.initial_deter)
+        stoch = F.one_hot(self.prior_logit(deter).argmax(-1), self.sample_shape[-1]).to(deter.dtype)
+        return {"deter": deter.expand(*batch, -1), "stoch": stoch.expand(*batch, -1, -1)}
+
+    def restarted(self, state: State, first: Tensor) -> State:
+        """The initial state where an episode starts, first (N,) bool; the state itself elsewhere."""
+        initial = self.initial(*first.shape)
+        return {
+            "deter": torch.where(first[:, None], initial["deter"], state["deter"]),
+            "stoch": torch.where(first[:, None, None], initial["stoch"], state["stoch"]),
+        }
+
+    def prior(self, previous: State, action: Tensor, noise: Tensor) -> State:
+        """One step without an observation: z_t ~ p(z_t | h_t). action (N, A), noise uniform (N, S)."""
+        return self.prior_step(previous, self.gru.action_part(action), noise, self.gru.weights())
+
+    def prior_step(self, previous: State, action_part: Tensor, noise: Tensor, weights: tuple[Tensor, Tensor]) -> State:
+        """`prior`, from what the GRU computes once for many steps."""
+        deter = self.gru(previous["deter"], previous["stoch"].flatten(-2), action_part, weights)
+        logit = self.prior_logit(deter)
+        return {"deter": deter, "stoch": self.sample(logit, noise), "logit": logit}
+
+    def posterior(self, previous: State, action: Tensor, tokens: Tensor, noise: Tensor) -> tuple[State, State]:
+        """One step with an observation: (posterior, prior). The posterior is carried on; the prior has no sample."""
+        part, weights = self.gru.action_part(action), self.gru.weights()
+        deter = self.gru(previous["deter"], previous["stoch"].flatten(-2), part, weights)
+        logit = self._logit(self.posterior_head, self.posterior_hidden(torch.cat([deter, tokens], -1)))
+        post = {"deter": deter, "stoch": self.sample(logit, noise), "logit": logit}
+        return post, {"deter": deter, "logit": self.prior_logit(deter)}
+
+    def observe(
+        self, tokens: Tensor, action: Tensor, is_first: Tensor, noise: Tensor, state: State
+    ) -> tuple[State, State]:
+        """Filter a sequence: tokens (B, T, E), action that led to each row (B, T, A), is_first (B, T), noise (B, T, S).
+
+        state: before the first row, each part (B, ...). Where is_first the state is the initial one; the action there
+        is the caller's. The loop does only what depends on the sample before it: the action's branch, the tokens' half
+        of the posterior and the whole prior are computed for all steps at once. Equals `restarted` and `posterior`
+        applied T times (a test says so).
+        """
+        first = self.posterior_hidden.layers[0].linear
+        of_deter, of_tokens = first.weight.split([self.deter_size, tokens.shape[-1]], 1)
+        token_part = F.linear(tokens, of_tokens, first.bias).unbind(1)
+        action_part, weights = self.gru.action_part(action).unbind(1), self.gru.weights()
+        initial, restart = self.initial(len(tokens)), is_first.unbind(1)
+        deter, stoch = state["deter"], state["stoch"].flatten(-2)
+        deters, logits, samples = [], [], []
+        for t in range(tokens.shape[1]):
+            anew = restart[t][:, None]
+            deter = torch.where(anew, initial["deter"], deter)
+            stoch = torch.where(anew, initial["stoch"].flatten(-2), stoch)
+            deter = self.gru(deter, stoch, action_part[t], weights)
+            hidden = self.posterior_hidden.after_first(token_part[t] + F.linear(deter, of_deter))
+            logit = self._logit(self.posterior_head, hidden)
+            sample = self.sample(logit, noise[:, t])
+            stoch = sample.flatten(-2)
+            deters.append(deter)
+            logits.append(logit)
+            samples.append(sample)
+        post = {"deter": torch.stack(deters, 1), "stoch": torch.stack(samples, 1), "logit": torch.stack(logits, 1)}
+        return post, {"deter": post["deter"], "logit": self.prior_logit(post["deter"])}
+
+    def prior_logit(self, deter: Tensor) -> Tensor:
+        """Logits of the prior, (..., D) -> (..., S, K)."""
+        return self._logit(self.prior_head, self.prior_hidden(deter))
+
+    def log_probs(self, logit: Tensor) -> Tensor:
+        """Log-probabilities of the latents, (..., S, K): the uniform share is in them."""
+        return unimix(logit, self.mix)
+
+    def sample(self, logit: Tensor, noise: Tensor) -> Tensor:
+        """One-hot (..., S, K), with the gradient of the probabilities. noise: uniform (..., S)."""
+        probs = self.log_probs(logit).exp()
+        return straight_through(categorical_sample(probs, noise), probs)
+
+    def features(self, state: State) -> Tensor:
+        """What the heads read: (..., F), the deterministic part first."""
+        return torch.cat([state["deter"], state["stoch"].flatten(-2)], -1)
+
+    def _logit(self, head: nn.Linear, x: Tensor) -> Tensor:
+        return exact(head(x)).unflatten(-1, self.sample_shape)
+
+
+def stack(states: list[State], axis: int) -> State:
+    """A list of states as one state with a time axis."""
+    return {name: torch.stack([state[name] for state in states], axis) for name in states[0]}
+
+
+def imagine(latent: RSSM, state: State, action: Tensor, noise: Tensor) -> State:
+    """Roll the prior open loop: state (B, ...), action (B, T, A), noise (B, T, S) -> states (B, T, ...)."""
+    states = []
+    for t in range(action.shape[1]):
+        state = latent.prior(state, action[:, t], noise[:, t])
+        states.append(state)
+    return stack(states, 1)
+
+
+# ----------------------------------------------------------------------------------------------- encoder and decoder
+
+
+def image_keys(obs_spec: Mapping) -> list[str]:
+    """Observations with three axes, sorted."""
+    return sorted(key for key, spec in obs_spec.items() if len(spec.shape) == 3)
+
+
+def vector_shapes(obs_spec: Mapping) -> dict[str, tuple[int, ...]]:
+    """The shape of every other observation, by sorted key; that of a number is ()."""
+    return {key: tuple(obs_spec[key].shape) for key in sorted(obs_spec) if len(obs_spec[key].shape) < 3}
+
+
+def flat(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """(..., *shape) -> (..., n)."""
+    return x.reshape(*x.shape[: x.ndim - len(shape)], math.prod(shape))
+
+
+class ImageEncoder(nn.Module):
+    """Convolutions, each with norm and SiLU: (N, C, H, W) -> (N, E), flattened in the order height, width, channel.
+
+    Source: code, dreamerv3/rssm.py:179-250 (pool), 2024/nets.py (stride), 2023/nets.py (kernel4); golden encoder.
+    """
+
+    def __init__(self, config, size, image_size: int, channels: int):
+        super().__init__()
+        self.stages = STAGES[config.convolutions]
+        sizes = [channels, *(multiple * size.image_depth for multiple in self.stages.multiples)]
+        bias, kernel = config.norm == "rms", self.stages.kernel
+        self.convs = nn.ModuleList([Conv(i, o, kernel, bias=bias) for i, o in zip(sizes[:-1], sizes[1:], strict=True)])
+        self.norms = nn.ModuleList([Norm(config.norm, size) for size in sizes[1:]])
+        halvings = len(self.stages.multiples) - self.stages.outer
+        self.embed_size = (image_size // 2**halvings) ** 2 * sizes[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            if i == 0 and self.stages.outer:
+                x = conv(x)
+            elif self.stages.pooled:
+                x = F.max_pool2d(conv(x), 2)
+            else:
+                x = conv.halving(x)
+            x = over_channels(norm, x)
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+
+class Encoder(nn.Module):
+    """Observations -> tokens (..., E): vectors, squeezed by symlog, through an MLP; images through convolutions."""
+
+    def __init__(self, config, size, obs_spec: Mapping):
+        super().__init__()
+        self.images, self.vectors, self.symlog = image_keys(obs_spec), vector_shapes(obs_spec), config.symlog
+        self.order = config.embedding
+        self.mlp = self.convs = None
+        self.embed_size = 0
+        if self.vectors:
+            inputs = sum(map(math.prod, self.vectors.values()))
+            self.mlp = MLP(inputs, size.units, config.vector_layers, config.norm)
+            self.embed_size += size.units
+        if self.images:
+            channels = sum(obs_spec[key].shape[-1] for key in self.images)
+            self.convs = ImageEncoder(config, size, obs_spec[self.images[0]].shape[0], channels)
+            self.embed_size += self.convs.embed_size
+
+    def forward(self, obs: Observations) -> Tensor:
+        parts = []
+        if self.vectors:
+            vectors = torch.cat([flat(obs[key], shape) for key, shape in self.vectors.items()], -1)
+            parts.append(self.mlp(symlog(vectors) if self.symlog else vectors))
+        if self.images:
+            image = torch.cat([obs[key] for key in self.images], -1) - 0.5
+            x = image.flatten(0, -4).permute(0, 3, 1, 2)  # a view: rows of pixels ARE torch's channels_last
+            parts.append(self.convs(x).unflatten(0, image.shape[:-3]))
+        return torch.cat(parts if self.order == "vectors_first" else parts[::-1], -1)
+
+
+class BlockStart(nn.Module):
+    """The first, small image of a decoder: (N, D) and (N, S * K) -> (N, C, h, w).
+
+    Each block of the state makes channels of its own; the sample goes through two layers; norm and SiLU of the sum.
+    """
+
+    def __init__(self, config, size, stoch: int, side: int, channels: int):
+        super().__init__()
+        self.side, self.channels = side, channels
+        self.deter_in = BlockLinear(size.deter_size, side * side * channels, config.blocks)
+        self.stoch_hidden = Dense(stoch, 2 * size.units, config.norm)
+        self.stoch_in = nn.Linear(2 * size.units, side * side * channels)
+        self.norm = Norm(config.norm, channels)
+
+    def forward(self, deter: Tensor, stoch: Tensor) -> Tensor:
+        place = (self.side, self.side)
+        x = self.deter_in(deter).unflatten(-1, (*place, -1))  # (G, N, h, w, C / G)
+        x = x.permute(1, 2, 3, 0, 4).flatten(-2)
+        x = self.norm(x + self.stoch_in(self.stoch_hidden(stoch)).unflatten(-1, (*place, -1)))
+        return x.permute(0, 3, 1, 2)
+
+
+class DenseStart(nn.Module):
+    """The same of the 2023 agent: one layer, (N, F) -> (N, C, h, w)."""
+
+    def __init__(self, config, size, stoch: int, side: int, channels: int):
+        super().__init__()
+        self.side = side
+        self.linear = nn.Linear(size.deter_size + stoch, side * side * channels)
+
+    def forward(self, deter: Tensor, stoch: Tensor) -> Tensor:
+        x = self.linear(torch.cat([deter, stoch], -1))
+        return x.unflatten(-1, (self.side, self.side, -1)).permute(0, 3, 1, 2)
+
+
+STARTS = {"block": BlockStart, "dense": DenseStart}
+
+
+class ImageDecoder(nn.Module):
+    """From the latent state to pixels: (N, D), (N, S * K) -> (N, C, H, W), the mean of each, around [0, 1].
+
+    A small image, then the encoder's stages backwards, doubled by repeating pixels (pool) or by transposed convolution;
+    norm and SiLU after each but the last, whose sigmoid keeps it in [0, 1] (2023: + 0.5 instead).
+    Source: code, dreamerv3/rssm.py:253-359, 2024/nets.py, 2023/nets.py; golden decoder.
+    """
+
+    def __init__(self, config, size, stoch: int, image_size: int, channels: int):
+        super().__init__()
+        self.stages, self.sigmoid = STAGES[config.convolutions], config.gru == "block"
+        multiples = [size.image_depth * multiple for multiple in reversed(self.stages.multiples)]
+        side = image_size // 2 ** (len(multiples) - self.stages.outer)
+        self.start = STARTS[config.gru](config, size, stoch, side, multiples[0])
+        bias, kernel = config.norm == "rms", self.stages.kernel
+        pairs = list(zip(multiples[:-1], multiples[1:], strict=True))
+        self.convs = nn.ModuleList([Conv(i, o, kernel, bias=bias) for i, o in pairs])
+        self.norms = nn.ModuleList([Norm(config.norm, o) for o in multiples[1:]])
+        self.out = Conv(multiples[-1], channels, kernel)
+
+    def forward(self, deter: Tensor, stoch: Tensor) -> Tensor:
+        x = self.start(deter, stoch)
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = over_channels(norm, self._doubled(conv, x))
+        x = exact(self.out(x) if self.stages.outer else self._doubled(self.out, x))
+        return torch.sigmoid(x) if self.sigmoid else x + 0.5
+
+    def _doubled(self, conv: Conv, x: Tensor) -> Tensor:
+        return conv.of_doubled(x) if self.stages.pooled else conv.spreading(x)
+
+
+class VectorDecoder(nn.Module):
+    """From the latent state to vectors: (..., F) -> {key: (..., *shape)}, in symlog space where the config says so."""
+
+    def __init__(self, config, size, features: int, shapes: Mapping[str, tuple[int, ...]]):
+        super().__init__()
+        self.shapes = dict(shapes)
+        self.mlp = MLP(features, size.units, config.vector_layers, config.norm)
+        self.heads = nn.ModuleDict({key: nn.Linear(size.units, math.prod(shape)) for key, shape in shapes.items()})
+
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        x = self.mlp(features)
+        return {key: exact(head(x)).reshape(*x.shape[:-1], *self.shapes[key]) for key, head in self.heads.items()}
+
+
+class Decoder(nn.Module):
+    """The latent state -> {key: prediction of an observation}, images (..., H, W, C) around [0, 1]."""
+
+    def __init__(self, config, size, obs_spec: Mapping):
+        super().__init__()
+        # code: the decoder has images in the order of the specification, the encoder sorts them
+        self.channels = {key: spec.shape[-1] for key, spec in obs_spec.items() if len(spec.shape) == 3}
+        self.order = config.decoder_reads
+        stoch, vectors = config.stoch_size * size.classes, vector_shapes(obs_spec)
+        self.images = self.vectors = None
+        if vectors:
+            self.vectors = VectorDecoder(config, size, size.deter_size + stoch, vectors)
+        if self.channels:
+            image_size = obs_spec[next(iter(self.channels))].shape[0]
+            self.images = ImageDecoder(config, size, stoch, image_size, sum(self.channels.values()))
+
+    def forward(self, state: State) -> dict[str, Tensor]:
+        deter, stoch = state["deter"], state["stoch"].flatten(-2)
+        found = {}
+        if self.vectors is not None:
+            found |= self.vectors(torch.cat([stoch, deter] if self.order == "stoch_first" else [deter, stoch], -1))
+        if self.images is not None:
+            image = self.images(deter.flatten(0, -2), stoch.flatten(0, -2)).permute(0, 2, 3, 1)
+            image = image.unflatten(0, deter.shape[:-1])
+            found |= dict(zip(self.channels, image.split(list(self.channels.values()), -1), strict=True))
+        return found
+
+
+# ------------------------------------------------------------------------------------------------------------- heads
+
+
+class TwoHot(nn.Module):
+    """A number as a distribution over 255 bins between -5e8 and 5e8. It has no parameters.
+
+    symexp_twohot: bins grow exponentially, and the mean of the distribution is the prediction. symlog_twohot (2023):
+    bins are even, the target is squeezed by symlog, and symexp of the mean is the prediction.
+    Source: code, embodied/jax/heads.py:132-144, outs.py:273-330, 2023/jaxutils.py; golden heads, twohot, v2023_extras.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.outputs, self.even = config.bins, config.scalars == "symlog_twohot"
+        even = torch.linspace(-BIN_END, BIN_END, config.bins, dtype=torch.float64)
+        bins = even if self.even else torch.from_numpy(symexp_bins(config.bins, -BIN_END, BIN_END))
+        self.register_buffer("bins", bins.to(torch.get_default_dtype()), persistent=False)
+
+    def mean(self, logits: Tensor) -> Tensor:
+        """The prediction, (..., K) -> (...)."""
+        mean = twohot_mean(torch.softmax(logits, -1), self.bins)
+        return symexp(mean) if self.even else mean
+
+    def loss(self, logits: Tensor, target: Tensor, other: Tensor | None = None, scale: float = 0.0) -> Tensor:
+        """Cross-entropy to a target (...), and `scale` times that to another, in nats, (...). Both are constants."""
+        code = self.code(target.detach())
+        return -categorical_log_prob(code if other is None else code + scale * self.code(other.detach()), logits)
+
+    def code(self, target: Tensor) -> Tensor:
+        """(...) -> two weights, the rest zeros, (..., K)."""
+        return twohot(symlog(target) if self.even else target, self.bins)
+
+
+class Huber(nn.Module):
+    """An ablation: a number as it is, under a loss that is quadratic up to 1 and linear beyond."""
+
+    outputs = 1
+
+    def __init__(self, config):
+        super().__init__()
+
+    def mean(self, raw: Tensor) -> Tensor:
+        """The prediction, (..., 1) -> (...)."""
+        return raw.squeeze(-1)
+
+    def loss(self, raw: Tensor, target: Tensor, other: Tensor | None = None, scale: float = 0.0) -> Tensor:
+        """As TwoHot.loss, with sqrt(d^2 + 1) - 1 of the distance d.
+
+        # ours: the authors' configuration says `huber`, and no formula is known to us; this is its smooth form.
+        """
+        loss = self._distance_loss(raw, target)
+        return loss if other is None else loss + scale * self._distance_loss(raw, other)
+
+    def _distance_loss(self, raw: Tensor, target: Tensor) -> Tensor:
+        return ((self.mean(raw) - target.detach()).square() + HUBER_WIDTH**2).sqrt() - HUBER_WIDTH
+
+
+SCALARS = {"symexp_twohot": TwoHot, "symlog_twohot": TwoHot, "huber": Huber}
+
+
+class ScalarHead(nn.Module):
+    """A number from the features; how, `scalar` says. The first prediction is 0."""
+
+    def __init__(self, config, size, features: int, layers: int):
+        super().__init__()
+        self.scalar = SCALARS[config.scalars](config)
+        self.hidden = MLP(features, size.units, layers, config.norm)
+        self.out = nn.Linear(size.units, self.scalar.outputs + config.spare_outputs)
+        self.out.first_scale = 0.0
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(..., F) -> (..., K), what scalar.mean and scalar.loss take."""
+        return exact(self.out(self.hidden(features)))[..., : self.scalar.outputs]
+
+
+class BinaryHead(nn.Module):
+    """Log-odds that the world goes on. (..., F) -> (...)."""
+
+    def __init__(self, config, size, features: int, layers: int):
+        super().__init__()
+        self.hidden = MLP(features, size.units, layers, config.norm)
+        self.out = nn.Linear(size.units, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return exact(self.out(self.hidden(features))).squeeze(-1)
+
+
+class WorldModel(nn.Module):
+    """The parts together. config: the group model. size: what model.size names. obs_spec: shapes by key."""
+
+    def __init__(self, config, size, obs_spec: Mapping, action_size: int, generator: torch.Generator):
+        super().__init__()
+        self.encoder = Encoder(config, size, obs_spec)
+        self.latent = RSSM(config, size, self.encoder.embed_size, action_size)
+        features = self.latent.feature_size
+        self.decoder = Decoder(config, size, obs_spec)
+        self.reward = ScalarHead(config, size, features, config.reward_layers)
+        self.continuation = BinaryHead(config, size, features, config.continuation_layers)
+        initialise(self, config.first_values, generator)
+        self.to(memory_format=torch.channels_last)
+
+
+class Actor(nn.Module):
+    """The policy p(a | features): one-hot if discrete; else a normal distribution, whose samples may leave [-1, 1].
+
+    The environment clips them, and so does, in effect, the latent model.
+    Source: code, embodied/jax/heads.py:101-155; golden heads, bounded_normal, unimix_categorical.
+    """
+
+    def __init__(self, config, size, feature_size: int, act_spec, generator: torch.Generator):
+        super().__init__()
+        self.size, self.discrete, self.mix = act_spec.size, act_spec.discrete, config.actor_unimix
+        self.stds = config.min_std, config.max_std
+        self.hidden = MLP(feature_size, size.units, config.actor_layers, config.norm)
+        self.out = nn.Linear(size.units, self.size)  # logits, or means
+        self.out.first_scale = config.actor_scale
+        self.std = None
+        if not self.discrete:
+            self.std = nn.Linear(size.units, self.size)
+            self.std.first_scale = config.actor_scale
+        initialise(self, config.first_values, generator)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        """Log-probabilities of a discrete action, (..., A); or mean and standard deviation, each (..., A)."""
+        x = self.hidden(features)
+        if self.discrete:
+            return (unimix(exact(self.out(x)), self.mix),)
+        return bounded_normal(exact(self.out(x)), exact(self.std(x)), *self.stds)
+
+    def sample(self, policy: tuple[Tensor, ...], noise: Tensor) -> Tensor:
+        """An action (..., A) of what forward gave. noise: uniform (...) where discrete, normal (..., A) where not."""
+        if self.discrete:
+            return categorical_sample(policy[0].exp(), noise)
+        return reparameterise(*policy, noise)
+
+    def judge(self, policy: tuple[Tensor, ...], action: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probability of an action (..., A), and the policy's entropy, each (...) in nats."""
+        if self.discrete:
+            return categorical_log_prob(action, policy[0]), categorical_entropy(policy[0])
+        return gaussian_log_prob(action, *policy).sum(-1), gaussian_entropy(policy[1]).sum(-1)
+
+
+class Critic(ScalarHead):
+    """v(features): what rewards a state and its future are worth."""
+
+    def __init__(self, config, size, feature_size: int, generator: torch.Generator):
+        super().__init__(config, size, feature_size, config.critic_layers)
+        initialise(self, config.first_values, generator)

@@ -1,0 +1,149 @@
+"""Train one DreamerV3 agent: composition of the parts and the command line, nothing else.
+
+    FOLDER=results/smoke/dreamerv3/torch/dreamerv3/walker_walk
+    python -m replications.dreamerv3.train --config $FOLDER/config.yaml --task walker_walk --framework torch \\
+        --seed 0 --out $FOLDER/seed_0.h5
+
+The config is a resolved one (shared/config.py); the workflow writes it. Read agent_torch.py for what is trained.
+"""
+
+import argparse
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from numpy.random import SeedSequence
+
+from replications.dreamerv3.config import Config, Environment
+from shared import config as configs
+from shared import errors, launch, runner
+from shared.envs import atari
+from shared.envs.spec import Env
+from shared.envs.suite import check_task, is_game, libraries
+from shared.envs.vector import VectorEnv
+from shared.errors import UserError
+from shared.replay.streams import StreamReplay
+from shared.training.agent import Remembers
+from shared.training.schedule import RatioPlan
+
+
+def framework_module(framework: str):
+    """The agent's module in one framework: the one place that names frameworks."""
+    match framework:
+        case "torch":
+            from replications.dreamerv3 import agent_torch as module
+        case "jax":
+            from replications.dreamerv3 import agent_jax as module
+        case _:
+            raise UserError(f"--framework {framework!r}: DreamerV3 stands in torch and in jax; use one of them")
+    return module
+
+
+def maker(environment: Environment, task: str) -> Callable[[], Env]:
+    """What makes one environment of a run: the same to learn in and to evaluate in."""
+    return launch.maker(environment, task, pipeline(environment))
+
+
+def pipeline(environment: Environment) -> atari.Pipeline:
+    """The frames of a game as DreamerV3 sees them (embodied/envs/atari.py)."""
+    settings = environment.atari
+    return atari.Pipeline(
+        colours="grey_of_resized" if settings.grayscale else "rgb",
+        resize=settings.resize,
+        max_pool=settings.max_pool,
+        draw_end=True,  # code: a frame is looked at before the end of the game is
+        sticky=settings.sticky,
+        full_actions=settings.full_action_space,
+        noops=(0, settings.noop_max),
+        life_loss_ends=False,  # code: lives are not used
+        least_decisions=0,
+        time_limit_is_terminal=settings.time_limit_is_terminal,
+    )
+
+
+def check(config: Config, task: str) -> None:
+    """Refuse what a config that is whole in itself cannot do with a task."""
+    vectors = config.environment.observations == "vectors"
+    check_task(task, drawn=not vectors)
+    if is_game(task) and vectors:
+        raise UserError(
+            f"--task {task}: environment.observations is vectors, as for control, and a game shows images; take a "
+            "variant for games such as atari100k, or a control task such as walker_walk"
+        )
+    rows = config.schedule.total_env_steps // config.environment.action_repeat
+    if plan(config).first_update >= rows:
+        raise UserError(
+            f"schedule.total_env_steps ({config.schedule.total_env_steps:,}) are about {rows:,} rows, and the first "
+            f"update comes after {plan(config).first_update:,}; lower schedule.fill_windows, environment.parallel or "
+            "batch.length, or raise schedule.total_env_steps"
+        )
+
+
+def window(config: Config) -> int:
+    """Rows of a window of replay: those that are learned from, and their context."""
+    return config.batch.context + config.batch.length
+
+
+def plan(config: Config) -> RatioPlan:
+    """When a run learns."""
+    return config.schedule.plan(
+        config.environment.parallel,
+        window=window(config),
+        steps=config.batch.size * config.batch.length,
+        random_fill=config.exploration.prefill == "random",
+    )
+
+
+def make_replay(config: Config, folder: Path, agent: Remembers, envs: VectorEnv, seed: SeedSequence) -> StreamReplay:
+    """The replay memory of a run: one stream of rows per environment, memos of the agent beside them."""
+    return StreamReplay(
+        folder,
+        envs.obs_spec,
+        envs.act_spec,
+        streams=envs.count,
+        seed=seed,
+        length=config.batch.length,
+        context=config.batch.context,
+        memo_spec=agent.memo_spec,
+        **config.replay.model_dump(),
+    )
+
+
+def make_parts(config: Config, options: argparse.Namespace) -> runner.Parts:
+    """Environments, replay, agents, each with its own stream of the seed."""
+    return launch.make_parts(
+        config,
+        options,
+        framework_module(options.framework).DreamerV3Agent,
+        maker(config.environment, options.task),
+        action_repeat=config.environment.action_repeat,
+        parallel=config.environment.parallel,
+        plan=plan(config),
+        make_replay=functools.partial(make_replay, config),
+    )
+
+
+def train(options: argparse.Namespace) -> None:
+    """Check everything a person can get wrong, then run."""
+    resolved = configs.read_resolved(options.config)
+    config = configs.build(Config, resolved["values"], where=str(options.config))
+    check(config, options.task)
+    options.device = framework_module(options.framework).prepare(options.device, options.threads)
+    parts = functools.partial(make_parts, config, options)
+    launch.run(options, resolved, config.schedule.total_env_steps, parts, libraries(options.task))
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    return launch.parse("dreamerv3", arguments, summary=__doc__.splitlines()[0], frameworks="torch or jax")
+
+
+@errors.cli
+def main(arguments: list[str]) -> None:
+    options = parse(arguments)
+    launch.limit_threads(options.threads)
+    train(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
