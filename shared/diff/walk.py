@@ -14,6 +14,8 @@ import numpy as np
 Arrays = dict[str, np.ndarray]
 ACTIONS = 3  # size of an action in a walk
 SIZE, LENGTH = 2, 5  # chunks and rows of a walk's batch: B, T
+UNMOVED = ("action_before", "deter", "stoch")  # of rows: what belongs to the row before, not to a row of the chunk
+BELIEFS, SAMPLES = ("belief", "deter"), ("sample", "stoch")  # as the papers' latent states call them
 
 
 class Captured(Exception):
@@ -24,11 +26,20 @@ class Captured(Exception):
         self.inputs = dict(inputs)
 
 
+def flat(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Groups of inputs taken apart: {"state": {"deter": x}} is {"state deter": x}."""
+    found: dict[str, Any] = {}
+    for name, value in inputs.items():
+        found |= {f"{name} {key}": x for key, x in value.items()} if isinstance(value, Mapping) else {name: value}
+    return found
+
+
 class Walk(Protocol):
     """One implementation at work. Made from (config, task, parameters or None); float64.
 
     rows: as replay stores them (action, action_before, is_first, is_terminal, reward). entries: what the agent makes of
-    rows. noise: every random number, by the name that the agent gives it. image: (B, T, H, W, C), as the networks see.
+    rows. noise: every random number, by the name that the agent gives it. image: (B, T, H, W, C), as the networks see;
+    of no entries where the agent's reading of images draws no noise, so that they are rows like others.
     """
 
     def parameters(self) -> Arrays: ...
@@ -68,10 +79,10 @@ def places(walk: Walk, image: np.ndarray, rows: Arrays, noise: Arrays) -> Arrays
 
 def ordered(prior: Arrays, post: Arrays) -> Arrays:
     """The parts of one step in the order in which they arise: the shared belief, prior, posterior and its sample."""
-    found = {"belief": post["belief"]} if "belief" in post else {}
-    found |= {f"prior {name}": value for name, value in prior.items() if name not in ("belief", "sample")}
-    found |= {f"posterior {name}": value for name, value in post.items() if name not in ("belief", "sample")}
-    return found | {"posterior sample": post["sample"]}
+    found = {name: post[name] for name in BELIEFS if name in post}
+    found |= {f"prior {name}": value for name, value in prior.items() if name not in (*BELIEFS, *SAMPLES)}
+    found |= {f"posterior {name}": value for name, value in post.items() if name not in (*BELIEFS, *SAMPLES)}
+    return found | {f"posterior {name}": post[name] for name in SAMPLES if name in post}
 
 
 def imagined(features: np.ndarray, actions: np.ndarray) -> Arrays:
@@ -101,16 +112,15 @@ def influence(walk: Walk, image: np.ndarray, rows: Arrays, noise: Arrays) -> dic
     middle = LENGTH // 2
     base = walk.states(image, walk.entries(rows), noise)
     changed: dict[str, tuple[np.ndarray, Arrays, Arrays]] = {}
-    for name in ("action", "reward"):
-        other = dict(rows)
-        other[name] = moved(rows[name], middle)
-        changed[name] = (image, other, noise)
-    changed["image"] = (moved(image, middle), rows, noise)
+    for name in (name for name in rows if name not in UNMOVED and rows[name].dtype.kind == "f"):
+        changed[name] = (image, {**rows, name: moved(rows[name], middle)}, noise)
+    if image.size:
+        changed["image"] = (moved(image, middle), rows, noise)
     changed["noise"] = (image, rows, {**noise, "noise": moved(noise["noise"], middle)})
     found = {}
     for name, (picture, stored, draws) in changed.items():
         after = walk.states(picture, walk.entries(stored), draws)
-        for kind, parts in (("belief", ("belief",)), ("posterior", ("mean", "logit", "sample"))):
+        for kind, parts in (("belief", BELIEFS), ("posterior", ("mean", "logit", *SAMPLES))):
             found[f"{name} of row {middle + 1} -> {kind}"] = first_step(base[2], after[2], parts)
     return found
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from shared.diff.walk import Arrays, Captured
+from shared.diff.walk import Arrays, Captured, flat
 
 # A walk is compiled once and runs up to a hundred times on tiny networks: compiling is what takes the time.
 # JAX_DISABLE_MOST_OPTIMIZATIONS=1, as in smoke runs, shortens that further and makes every update slower.
@@ -53,5 +53,5 @@ def captured(module: Any, name: str, call: Callable[[], Any]) -> Arrays:
         try:
             call()
         except Captured as found:
-            return arrays({key: value for key, value in found.inputs.items() if hasattr(value, "shape")})
+            return arrays({key: value for key, value in flat(found.inputs).items() if hasattr(value, "shape")})
     raise ValueError(f"captured: {name} was never called")

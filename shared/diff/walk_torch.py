@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from shared.diff.walk import Arrays, Captured
+from shared.diff.walk import Arrays, Captured, flat
 
 
 def tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
@@ -40,7 +40,8 @@ def captured(agent: Any, method: str, rows: Mapping[str, np.ndarray], image: np.
     try:
         agent.learn({**rows, "image": image})
     except Captured as found:
-        return arrays({name: value for name, value in found.inputs.items() if isinstance(value, torch.Tensor)})
+        given = flat(found.inputs)
+        return arrays({name: value for name, value in given.items() if isinstance(value, torch.Tensor)})
     finally:
         agent.__dict__.pop(method) if own is None else setattr(agent, method, own)
     raise ValueError(f"captured: learn never called {method}")
