@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     told.add_argument(
         "--scale", type=Path, help="a scale.yaml: of a variant's config; of implementations (default: smoke)"
     )
-    told.add_argument("--variant", help="implementations: which variant is walked (default: the first of the paper)")
+    told.add_argument("--variant", help="implementations: which variant is walked (default: paper.yaml as it is)")
     told.add_argument("--task", help="implementations: on which task (default: the variant's first)")
     told.add_argument("--updates", type=int, default=numbers.MARKS[-1], help="implementations: further updates")
     told.add_argument("--tolerance", type=float, help="implementations: 1e-10; parameter files: 0")
@@ -83,7 +83,9 @@ def walk(a: numbers.Side, b: numbers.Side, options: argparse.Namespace) -> Outco
     """The number level."""
     if options.updates < 1:
         raise UserError(f"--updates {options.updates}: expected at least 1")
-    variant = options.variant or next(iter(read_variants(a.paper)))
+    known = read_variants(a.paper)
+    own = next((name for name, changes in known.items() if not changes), next(iter(known)))  # paper.yaml as it is
+    variant = options.variant or own
     scale = numbers.read_scale(options.scale or things.default_scale())
     tolerance = numbers.TOLERANCE if options.tolerance is None else options.tolerance
     return numbers.compare(

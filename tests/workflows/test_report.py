@@ -85,6 +85,14 @@ def test_every_figure_has_picture_numbers_and_sources(finished):
         assert (run["task"], run["seed"], run["status"], run["scale"]) == ("cartpole_swingup", 0, "complete", "smoke")
 
 
+def test_the_diff_page_compares_every_run_and_judges_none_of_this_scale(finished):
+    cells = json.loads(finished.path("results/smoke/diff/matrix.json").read_text())
+    assert {"torch", "jax", "torch against JAX"} <= {cell["column"] for cell in cells}
+    assert {cell["paper"] for cell in cells} == {"planet", "dreamer"}
+    assert {cell["verdict"] for cell in cells} == {"not comparable"}, "one seed each, and none of scale paper"
+    assert "<details id=" in finished.path("results/smoke/diff/matrix.html").read_text()
+
+
 def test_the_core_is_measured_within_its_tolerances(finished):
     folder = finished.path("results/smoke/core")
     for name in CORE:
