@@ -272,6 +272,7 @@ def same_noise(monkeypatch):
             agent_torch.DreamerAgent, kind, lambda _, *shape, kind=kind: torch.from_numpy(drawn(kind, shape))
         )
     monkeypatch.setattr(agent_jax, "uniform", lambda key, shape: jnp.asarray(drawn("uniform", shape)))
+    monkeypatch.setattr(agent_torch, "uniform", lambda generator, shape: torch.from_numpy(drawn("uniform", shape)))
     compiled = (agent_jax.act_step, agent_jax.learn_step, agent_jax.predict_step)
     for function in compiled:
         function.clear_cache()

@@ -237,7 +237,7 @@ def same_noise(monkeypatch):
     monkeypatch.setattr(jax.random, "normal", lambda key, shape: jnp.asarray(drawn("normal", shape)))
     monkeypatch.setattr(agent_jax, "uniform", lambda key, shape: jnp.asarray(drawn("uniform", shape)))
     monkeypatch.setattr(agent_torch.PlanetAgent, "normal", lambda _, *shape: torch.from_numpy(drawn("normal", shape)))
-    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.from_numpy(drawn("uniform", tuple(shape))))
+    monkeypatch.setattr(agent_torch, "uniform", lambda _, shape: torch.from_numpy(drawn("uniform", tuple(shape))))
     compiled = (agent_jax.act_step, agent_jax.learn_step, agent_jax.predict_step)
     for function in compiled:
         function.clear_cache()
