@@ -177,12 +177,9 @@ def draw_panel(
     if not runs:
         _not_run(axes, [level.score for level in levels], span)
     _write_marks(axes, marks, span)
-    return (
-        pd.concat([table for table in tables if len(table)], ignore_index=True)
-        .assign(task=task)
-        .reindex(columns=COLUMNS)
-        .rename(columns={"center": summary.name})
-    )
+    filled = [table for table in tables if len(table)]
+    numbers = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=COLUMNS)
+    return numbers.assign(task=task).reindex(columns=COLUMNS).rename(columns={"center": summary.name})
 
 
 def in_order(keys: Iterable[tuple[str, str]], methods: Mapping[str, Method]) -> list[tuple[str, str]]:
