@@ -80,6 +80,7 @@ class StreamReplay:
         self._chunks, self._notes = EpisodeFolder(folder, "chunk"), EpisodeFolder(folder, "memo")
         self._memory = EpisodeMemory(memory_rows)
         self._spill = False  # memos lie in scratch files: they do not fit in RAM
+        self._scratch: dict[str, np.ndarray] = {}  # those files, (chunks, rows, ...), where there are any
         self._rng = np.random.Generator(np.random.PCG64(seed))
         self._queue: deque[int] = deque()  # windows to draw before any other
         self._count = 0  # rows so far
@@ -230,7 +231,7 @@ class StreamReplay:
         self._queue = deque(state["queue"].tolist())
         self._rng.bit_generator.state = state["rng"]
         self._memory.clear()  # numbers of deleted chunks will be used again
-        self._memos = {chunk: self._new_memo() for chunk in files}
+        self._memos = {chunk: self._new_memo(chunk) for chunk in files}
         for chunk, (number, _) in noted.items():
             self._notes.read(number, [(name, 0, column) for name, column in self._memos[chunk].items()])
         self._running = {}
@@ -277,7 +278,7 @@ class StreamReplay:
     def _open(self, chunk: int) -> None:
         """An empty chunk, to be filled."""
         self._running = {key: np.zeros((self._rows, *shape), dtype) for key, (dtype, shape) in self._columns.items()}
-        self._memos[chunk] = self._new_memo()
+        self._memos[chunk] = self._new_memo(chunk)
 
     def _store(self, chunk: int) -> None:
         """A complete chunk goes to disk and to memory; the oldest ones leave when they hold no live row."""
@@ -327,17 +328,28 @@ class StreamReplay:
                     column[index, at : at + count] = self._memos[chunk][name][first : first + count]
         return memos
 
-    def _new_memo(self) -> dict[str, np.ndarray]:
+    def _new_memo(self, chunk: int) -> dict[str, np.ndarray]:
         """Memos of one chunk, zero: in RAM, or in scratch files, which are gone when nobody uses them any more."""
-        columns = {name: (dtype, (self._rows, *shape)) for name, (dtype, shape) in self._memo_columns.items()}
         if not self._spill:
-            return {name: np.zeros(shape, dtype) for name, (dtype, shape) in columns.items()}
+            return {name: np.zeros((self._rows, *shape), dtype) for name, (dtype, shape) in self._memo_columns.items()}
+        if not self._scratch:
+            self._open_scratch()
+        memo = {name: column[chunk % len(column)] for name, column in self._scratch.items()}
+        for column in memo.values():
+            column[...] = 0  # a chunk that is gone has left its own
+        return memo
+
+    def _open_scratch(self) -> None:
+        """One file per memo for all live chunks: a mapped file stays open, and a process may not open very many.
+
+        Nothing is written yet, so the files take up no more of the disk than their chunks need.
+        """
+        live = self._capacity + self._streams * (self._window - 1)  # rows, when a chunk has just been completed
+        chunks = -(-live // self._rows) + 1
         self._notes.folder.mkdir(parents=True, exist_ok=True)
-        spilled = {}
-        for name, (dtype, shape) in columns.items():
+        for name, (dtype, shape) in self._memo_columns.items():
             with tempfile.TemporaryFile(dir=self._notes.folder) as file:
-                spilled[name] = np.memmap(file, dtype, "w+", shape=shape)
-        return spilled
+                self._scratch[name] = np.memmap(file, dtype, "w+", shape=(chunks, self._rows, *shape))
 
     def _form(self) -> dict[str, Any]:
         """What two memories must have in common for one to go on where the other stood."""
