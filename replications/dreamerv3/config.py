@@ -193,7 +193,7 @@ class ReplayConfig(Strict):
 
     capacity_rows: PositiveInt  # of all streams together; beyond it the oldest go
     memory_rows: PositiveInt
-    online: bool  # every row is learned from once, soon after it was collected, before any is drawn at random
+    online: bool  # new windows, end to end, are learned from once each before any is drawn at random
 
 
 class Evaluation(Strict):

@@ -33,8 +33,8 @@ class StreamReplay:
         complete windows   0 .. count - N (window - 1) - 1        window = context + length
         live windows       the last capacity_rows of them; each draw is uniform over them
 
-    With `online`, every window-th window of a stream is drawn once before any is drawn at random, so that each row is
-    learned from soon after it came. The first is that of a stream's second row.
+    With `online`, every window-th window of a stream is drawn once before any is drawn at random, so that new rows are
+    learned from soon after they came (not the context row of each). The first is that of a stream's second row.
     Source: DreamerV3, authors' code embodied/core/replay.py. Row convention: shared/envs/spec.py.
     """
 
