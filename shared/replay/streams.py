@@ -115,13 +115,14 @@ class StreamReplay:
         """Hold no more in RAM than fits there; tells a person what comes of it in a run of about so many rows.
 
         Raises:
-            UserError: the disk has no room for the files, in which memos stand three times while a checkpoint is made.
+            UserError: the disk has no room for the files, in which memos stand three times while a checkpoint is made,
+                and once more where they do not fit in RAM.
         """
         rows, free = min(rows, self._capacity), memory.free_bytes()
         stored, noted = row_bytes(self._columns), row_bytes(self._memo_columns)
-        memory.check_disk(self._chunks.folder, rows * (stored + 3 * noted))
         self._memory.limit = memory.rows_that_fit(self._memory.limit, stored + noted, free)
         self._spill = self._memory.limit < rows
+        memory.check_disk(self._chunks.folder, rows * (stored + (3 + self._spill) * noted))
         return memory.told(rows, stored + noted, min(rows, self._memory.limit), free)
 
     def append(self, rows: Rows) -> None:

@@ -442,7 +442,8 @@ def test_memory_and_disk_are_told_with_the_memos_in(tmp_path, monkeypatch):
     needed = []
     monkeypatch.setattr(memory, "check_disk", lambda folder, rows: needed.append(rows))
     make(tmp_path).fit(1000)
-    assert needed == [1000 * (23 + 3 * 14)]
+    make(tmp_path, memory_rows=10).fit(1000)  # the memos as they are lie on disk too, beside those of three checkpoints
+    assert needed == [1000 * (23 + 3 * 14), 1000 * (23 + 4 * 14)]
 
 
 @pytest.mark.parametrize(
