@@ -337,6 +337,7 @@ def test_suites_differ_in_what_table_2_shows_and_in_their_environments_alone():
     differing = {key for key in keys if len({str(values[key]) for values in of.values()}) > 1} - looking
     assert {key for key in differing if not key.startswith(shown)} == set()
     assert {key for key in differing if not key.startswith("environment.")} == set(shown[1:])
+    assert not differing & set(DRAW["table_4"](request([])).numbers["key"])  # which says so of its values
 
 
 def test_table_3_and_4_are_read_from_the_configuration():
