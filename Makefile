@@ -52,10 +52,11 @@ published: env scale  ## the authors' score files at pinned commits, checked; fr
 rliable: env  ## an environment of its own for rliable, which a test compares our aggregates with
 	@$(IN_ENV) python -m venv .venv-rliable && .venv-rliable/bin/pip install -q "rliable==1.2.0" "pandas<3" "setuptools<81"
 
-bench: env gl  ## time this machine beside its own ceiling (half an hour; leave it alone meanwhile)
+bench: env gl  ## time this machine beside its own ceiling (an hour; leave it alone meanwhile)
 	@$(IN_ENV) python -m benchmarks.planet --out results/benchmarks/planet.json --speeds data/speeds.csv $(ARGS)
 	@$(IN_ENV) python -m benchmarks.dreamer --out results/benchmarks/dreamer.json --speeds data/speeds.csv $(ARGS)
 	@$(IN_ENV) python -m benchmarks.dreamerv2 --out results/benchmarks/dreamerv2.json --speeds data/speeds.csv $(ARGS)
+	@$(IN_ENV) python -m benchmarks.dreamerv3 --out results/benchmarks/dreamerv3.json --speeds data/speeds.csv $(ARGS)
 	@$(IN_ENV) python -m benchmarks.environments --out results/benchmarks/environments.json
 	@$(IN_ENV) python -m benchmarks.replay --out results/benchmarks/replay.json
 	@$(IN_ENV) python -m benchmarks.formulas --out results/benchmarks/formulas.json

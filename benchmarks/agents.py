@@ -1,6 +1,6 @@
 """What the benchmarks of agents share: configs of a scale, random experience, the command line, the table of speeds.
 
-Read next: planet.py, dreamer.py, dreamerv2.py.
+Read next: planet.py, dreamer.py, dreamerv2.py, dreamerv3.py.
 """
 
 import argparse
@@ -24,6 +24,7 @@ ACTIONS = 6  # cheetah_run and walker_walk
 CONTROL = ActSpec(ACTIONS)
 SCALES = ("smoke", "laptop", "paper")
 FRAMEWORKS = ("torch", "jax")
+OWN_SPEEDS = dict(zip(SCALES, SCALES, strict=True))
 Typed = TypeVar("Typed", bound=BaseModel)
 Functions = dict[str, Callable[[], object]]
 
@@ -87,24 +88,34 @@ def in_turns(functions: Mapping[str, Functions], seconds: float) -> dict[str, di
 Measure = Callable[[str, float, tuple[str, ...]], Mapping[str, Mapping[str, object]]]
 
 
-def run(paper: str, arguments: list[str], summary: str, settings: Iterable[str], measure: Measure) -> None:
+def run(
+    paper: str,
+    arguments: list[str],
+    summary: str,
+    settings: Iterable[str],
+    measure: Measure,
+    speeds_of: Mapping[str, str] = OWN_SPEEDS,
+) -> None:
     """The command line of an agent's benchmark.
 
     Args:
       settings: every setting there is: SCALES, and those at which peers were measured.
       measure: device, seconds per function, settings to measure -> update_laptop, act_laptop and so on -> times.
+      speeds_of: scale -> the setting whose times are its row of the table of speeds; other scales have no row.
     """
-    settings = tuple(settings)
+    settings, needed = tuple(settings), speeds_of.values()
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{paper}", description=summary)
     parser.add_argument("--out", type=Path, help="also write the JSON here")
-    parser.add_argument("--speeds", type=Path, help="also renew this paper's rows of this table; needs every scale")
+    parser.add_argument(
+        "--speeds", type=Path, help=f"also renew this paper's rows of this table; needs {', '.join(needed)}"
+    )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=6.0, help="per function")
     parser.add_argument("--scales", nargs="+", default=settings, choices=settings)
     options = parser.parse_args(arguments)
-    if options.speeds and not set(SCALES) <= set(options.scales):
-        raise UserError(f"--speeds needs every scale ({', '.join(SCALES)}); leave --scales out, or --speeds")
+    if options.speeds and not set(needed) <= set(options.scales):
+        raise UserError(f"--speeds needs --scales {' '.join(needed)} among others; leave --scales out, or --speeds")
     device = device_torch.prepare(options.device, options.threads)
     device_jax.prepare(device, options.threads)  # the same device, or an error
     if options.out:
@@ -114,20 +125,22 @@ def run(paper: str, arguments: list[str], summary: str, settings: Iterable[str],
     if options.speeds:
         source = f"{options.out or f'benchmarks/{paper}.py'} and environments.json, {datetime.date.today()}"
         where = words(device, options.threads, full)
-        write_speeds(options.speeds, paper, speeds(full["results"]), where, source)
+        write_speeds(options.speeds, paper, speeds(full["results"], speeds_of), where, source)
 
 
-def speeds(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[dict[str, object]]:
-    """One paper's rows of data/speeds.csv."""
+def speeds(
+    results: Mapping[str, Mapping[str, Mapping[str, float]]], speeds_of: Mapping[str, str]
+) -> list[dict[str, object]]:
+    """One paper's rows of data/speeds.csv; speeds_of as for run."""
     return [
         {
             "framework": framework,
             "scale": scale,
-            "ms_per_update": 1000 * results[f"update_{scale}"][framework]["median"],
-            "ms_per_planned_action": 1000 * results[f"act_{scale}"][framework]["median"],
+            "ms_per_update": 1000 * results[f"update_{setting}"][framework]["median"],
+            "ms_per_planned_action": 1000 * results[f"act_{setting}"][framework]["median"],
         }
         for framework in FRAMEWORKS
-        for scale in SCALES
+        for scale, setting in speeds_of.items()
     ]
 
 

@@ -69,11 +69,16 @@ def _rounds(
     groups: dict[str, list[Group]] = {name: [] for name in functions}
     for _ in range(max(LEAST_ROUNDS, round(seconds / max(GROUP_SECONDS, *second.values())))):
         for name, function in functions.items():
-            before = _others_cpu_seconds()
-            elapsed = _elapsed(function, calls[name])
-            busy = (_others_cpu_seconds() - before) / elapsed
-            groups[name].append((elapsed / calls[name], busy <= NEIGHBOUR))
+            groups[name].append(watched(function, calls[name]))
     return first, groups
+
+
+def watched(function: Callable[[], object], calls: int = 1) -> Group:
+    """Seconds per call of some calls, and whether other processes left the machine alone meanwhile."""
+    before = _others_cpu_seconds()
+    elapsed = _elapsed(function, calls)
+    busy = (_others_cpu_seconds() - before) / elapsed
+    return elapsed / calls, busy <= NEIGHBOUR
 
 
 def _ratio(one: list[Group], other: list[Group]) -> dict[str, float]:

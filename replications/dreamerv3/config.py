@@ -51,7 +51,7 @@ class Size(Strict):
 
     deter_size: PositiveInt  # D, units of the recurrent state
     units: PositiveInt  # of every dense hidden layer
-    classes: PositiveInt  # K, of every latent
+    classes: int = Field(ge=1, le=256)  # K, of every latent; replay keeps a class as one byte
     image_depth: PositiveInt  # channels of the convolutions are multiples of it
 
 
@@ -117,11 +117,17 @@ class Normaliser(Strict):
     high: float = Field(ge=0, le=100)
     limit: float = Positive  # least range that returns are divided by
 
+    @model_validator(mode="after")
+    def percentiles_in_order(self):
+        if self.low >= self.high:
+            raise ValueError(f"low ({self.low}) must be below high ({self.high}) percent")
+        return self
+
 
 class Behaviour(Strict):
     horizon: PositiveInt  # H, imagined agent steps
     imagine_last: NonNegativeInt  # rows of a window that imagination starts from, its last ones; 0: all
-    discount_steps: float = Field(ge=1)  # gamma is 1 - 1 / discount_steps, per agent step
+    discount_steps: float = Field(gt=1)  # gamma is 1 - 1 / discount_steps, per agent step
     continuation: Literal["discounted", "plain"]  # target of that head: gamma where the world goes on, or 1
     hard_continuation: bool  # imagination goes on wholly where the head's probability exceeds a half; else in part
     start_continuation: Literal["predicted", "replayed"]  # of the state that imagination starts from
@@ -187,7 +193,7 @@ class ReplayConfig(Strict):
 
     capacity_rows: PositiveInt  # of all streams together; beyond it the oldest go
     memory_rows: PositiveInt
-    online: bool  # every row is learned from once, soon after it was collected, before any is drawn at random
+    online: bool  # new windows, end to end, are learned from once each before any is drawn at random
 
 
 class Evaluation(Strict):
@@ -234,6 +240,17 @@ class Config(Strict):
             raise ValueError(
                 f"sizes.{self.model.size}.deter_size ({self.size.deter_size}) is no multiple of model.blocks "
                 f"({self.model.blocks})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def blocks_make_whole_channels(self):
+        images = self.environment.observations == "image" and self.model.gru == "block"
+        channels = (8 if self.model.convolutions == "kernel4" else 4) * self.size.image_depth  # of the smallest image
+        if images and channels % self.model.blocks:
+            raise ValueError(
+                f"sizes.{self.model.size}.image_depth ({self.size.image_depth}) makes a first image of {channels} "
+                f"channels, no multiple of model.blocks ({self.model.blocks}); raise one or lower the other"
             )
         return self
 

@@ -1,6 +1,6 @@
 """DreamerV3's final scores from run files: Tables 6, 9, 11 and 12, and Figure 1, beside the published.
 
-A final score of ours is the mean over seeds and the training episodes of the last env steps of finished runs, as the
+A final score of ours is the mean over a finished run's training episodes of the last env steps, then over seeds, as the
 published ones are. Ours in these tables are of the agent that made the published numbers: 2024's, and for control from
 vectors 2023's. shared/figures/scores.py has the formulas, figures_published.py the recipes.
 """
@@ -64,9 +64,12 @@ GREYS = ("#9A9A9A", "#B8B8B8", "#CFCFCF")
 
 
 def final(suite: Suite, sources: Sequence[Source], request: Request, mixed: bool = False) -> Cell:
-    """Our final score of one task: as many last env steps as the published has, or a fiftieth of shorter runs."""
+    """Our final score of one task: as many last env steps as the published has, or a fiftieth of shorter runs.
+
+    Runs are averaged first, as the recipes do: episodes of games differ in length, so that seeds have more or fewer.
+    """
     window = suite.window if request.scale == "paper" else bin_width(sources, suite.window)
-    return Cell(sources, max(request.seeds or 0, len(sources)), mixed, window, collected)
+    return Cell(sources, max(request.seeds or 0, len(sources)), mixed, window, collected, runs_first=True)
 
 
 def our_scores(suite: Suite, request: Request, framework: str) -> pd.Series:
@@ -136,8 +139,9 @@ def _score_table(name: str, suite: Suite, request: Request) -> Drawn:
         f"{suite.variant}); the last commit's runs are in dreamerv3_{AGENT_FIGURES[suite.name]}.",
         f"Released runs: {ORIGIN}. Final score: {RECIPES[suite.name]} Deviation: population, over seeds.",
         FURTHER[suite.name],
-        "Ours: training episodes of the last env steps of finished runs, as many as the published has (a fiftieth of "
-        "shorter runs). Mean and median are given when every task has a score. " + RULE,
+        "Ours: training episodes of a finished run's last env steps, as many as the published has (a fiftieth of "
+        "shorter runs), counted from its last episode; each run's mean, then that of seeds. Mean and median are given "
+        "when every task has a score. " + RULE,
         *request.notes,
         origin_note(request.sources, request.scale),
     ]

@@ -39,7 +39,7 @@ PARAMETERS = {  # counted in the authors' code: 64 x 64 x 3 and 6 actions; 96 x 
     "400m": (372_887_176, 420_106_130),
 }
 AGENTS = {"last commit": "dreamerv3", "2024": "proprio-2024", "2023": "proprio-2023"}
-OF_SUITES = ("environment.", "sizes.", "schedule.total_env_steps", "schedule.train_ratio")
+OF_SUITES = ("environment.", "sizes.", "model.size", "schedule.total_env_steps", "schedule.train_ratio")
 LOOKING = ("video.", "evaluation.", "schedule.evaluate", "schedule.checkpoint")  # ours, and nothing is learned from it
 LINE = re.compile(r"^(?P<indent> *)(?P<key>[a-z_0-9]+):(?P<value>[^#]*)(?:#\s*(?P<comment>.*))?$")
 

@@ -20,7 +20,7 @@ from shared import config as configs
 from shared import errors, launch, runner
 from shared.envs import atari
 from shared.envs.spec import Env
-from shared.envs.suite import check_task, is_game, libraries
+from shared.envs.suite import check_task, is_game, libraries, may_end
 from shared.envs.vector import VectorEnv
 from shared.errors import UserError
 from shared.replay.streams import StreamReplay
@@ -62,14 +62,28 @@ def pipeline(environment: Environment) -> atari.Pipeline:
     )
 
 
-def check(config: Config, task: str) -> None:
-    """Refuse what a config that is whole in itself cannot do with a task."""
+def check(config: Config, task: str, variant: str) -> None:
+    """Refuse what a config that is whole in itself cannot do with a task, and a suite's settings for another's tasks.
+
+    variant: its name, which tells the suite (experiments.yaml).
+    """
     vectors = config.environment.observations == "vectors"
     check_task(task, drawn=not vectors)
     if is_game(task) and vectors:
         raise UserError(
             f"--task {task}: environment.observations is vectors, as for control, and a game shows images; take a "
             "variant for games such as atari100k, or a control task such as walker_walk"
+        )
+    limit = f"episodes of up to {config.environment.time_limit_env_steps:,} env steps"
+    if is_game(task) and variant.startswith("vision"):
+        raise UserError(
+            f"--task {task}: variant {variant} has the settings of control from pixels ({limit}, after which a game "
+            "would count as lost); take atari or atari100k, or a control task such as walker_walk"
+        )
+    if variant.startswith("atari") and not may_end(task):
+        raise UserError(
+            f"--task {task}: variant {variant} has the settings of games ({limit}); take dreamerv3 or vision, or a "
+            "game such as atari_pong"
         )
     rows = config.schedule.total_env_steps // config.environment.action_repeat
     if plan(config).first_update >= rows:
@@ -128,7 +142,7 @@ def train(options: argparse.Namespace) -> None:
     """Check everything a person can get wrong, then run."""
     resolved = configs.read_resolved(options.config)
     config = configs.build(Config, resolved["values"], where=str(options.config))
-    check(config, options.task)
+    check(config, options.task, resolved["variant"])
     options.device = framework_module(options.framework).prepare(options.device, options.threads)
     parts = functools.partial(make_parts, config, options)
     launch.run(options, resolved, config.schedule.total_env_steps, parts, libraries(options.task))

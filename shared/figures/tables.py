@@ -36,6 +36,7 @@ class Cell:
     mixed: bool
     last_env_steps: int = 1  # test episodes within so many env steps of a run's last evaluation make its score
     episodes: Callable[[Source], pd.DataFrame] = evaluations  # whose returns: tests, or curves.collected
+    runs_first: bool = False  # a run counts once, by its mean, however many episodes it has; else every episode does
 
     @property
     def finished(self) -> list[Source]:
@@ -57,10 +58,12 @@ class Cell:
         return min((source.env_steps for source in self.finished or self.sources), default=0)
 
     def numbers(self) -> dict[str, float]:
-        """score (mean over seeds x episodes), median, interquartile mean, and the interval of the mean."""
+        """score (mean over seeds x episodes, or of runs' means), median, interquartile mean, the mean's interval."""
         seeds = self.seeds
         if not seeds:
             return dict.fromkeys(("score", "median", "iqm", "low", "high"), math.nan)
+        if self.runs_first:
+            seeds = [np.array([returns.mean()]) for returns in seeds]
         every = np.concatenate(seeds)
         low, high = seed_interval([seeds], mean)
         return {

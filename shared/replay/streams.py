@@ -33,8 +33,8 @@ class StreamReplay:
         complete windows   0 .. count - N (window - 1) - 1        window = context + length
         live windows       the last capacity_rows of them; each draw is uniform over them
 
-    With `online`, every window-th window of a stream is drawn once before any is drawn at random, so that each row is
-    learned from soon after it came. The first is that of a stream's second row.
+    With `online`, every window-th window of a stream is drawn once before any is drawn at random, so that new rows are
+    learned from soon after they came (not the context row of each). The first is that of a stream's second row.
     Source: DreamerV3, authors' code embodied/core/replay.py. Row convention: shared/envs/spec.py.
     """
 
@@ -80,6 +80,7 @@ class StreamReplay:
         self._chunks, self._notes = EpisodeFolder(folder, "chunk"), EpisodeFolder(folder, "memo")
         self._memory = EpisodeMemory(memory_rows)
         self._spill = False  # memos lie in scratch files: they do not fit in RAM
+        self._scratch: dict[str, np.ndarray] = {}  # those files, (chunks, rows, ...), where there are any
         self._rng = np.random.Generator(np.random.PCG64(seed))
         self._queue: deque[int] = deque()  # windows to draw before any other
         self._count = 0  # rows so far
@@ -114,13 +115,14 @@ class StreamReplay:
         """Hold no more in RAM than fits there; tells a person what comes of it in a run of about so many rows.
 
         Raises:
-            UserError: the disk has no room for the files, in which memos stand three times while a checkpoint is made.
+            UserError: the disk has no room for the files, in which memos stand three times while a checkpoint is made,
+                and once more where they do not fit in RAM.
         """
         rows, free = min(rows, self._capacity), memory.free_bytes()
         stored, noted = row_bytes(self._columns), row_bytes(self._memo_columns)
-        memory.check_disk(self._chunks.folder, rows * (stored + 3 * noted))
         self._memory.limit = memory.rows_that_fit(self._memory.limit, stored + noted, free)
         self._spill = self._memory.limit < rows
+        memory.check_disk(self._chunks.folder, rows * (stored + (3 + self._spill) * noted))
         return memory.told(rows, stored + noted, min(rows, self._memory.limit), free)
 
     def append(self, rows: Rows) -> None:
@@ -230,7 +232,7 @@ class StreamReplay:
         self._queue = deque(state["queue"].tolist())
         self._rng.bit_generator.state = state["rng"]
         self._memory.clear()  # numbers of deleted chunks will be used again
-        self._memos = {chunk: self._new_memo() for chunk in files}
+        self._memos = {chunk: self._new_memo(chunk) for chunk in files}
         for chunk, (number, _) in noted.items():
             self._notes.read(number, [(name, 0, column) for name, column in self._memos[chunk].items()])
         self._running = {}
@@ -277,7 +279,7 @@ class StreamReplay:
     def _open(self, chunk: int) -> None:
         """An empty chunk, to be filled."""
         self._running = {key: np.zeros((self._rows, *shape), dtype) for key, (dtype, shape) in self._columns.items()}
-        self._memos[chunk] = self._new_memo()
+        self._memos[chunk] = self._new_memo(chunk)
 
     def _store(self, chunk: int) -> None:
         """A complete chunk goes to disk and to memory; the oldest ones leave when they hold no live row."""
@@ -327,17 +329,28 @@ class StreamReplay:
                     column[index, at : at + count] = self._memos[chunk][name][first : first + count]
         return memos
 
-    def _new_memo(self) -> dict[str, np.ndarray]:
+    def _new_memo(self, chunk: int) -> dict[str, np.ndarray]:
         """Memos of one chunk, zero: in RAM, or in scratch files, which are gone when nobody uses them any more."""
-        columns = {name: (dtype, (self._rows, *shape)) for name, (dtype, shape) in self._memo_columns.items()}
         if not self._spill:
-            return {name: np.zeros(shape, dtype) for name, (dtype, shape) in columns.items()}
+            return {name: np.zeros((self._rows, *shape), dtype) for name, (dtype, shape) in self._memo_columns.items()}
+        if not self._scratch:
+            self._open_scratch()
+        memo = {name: column[chunk % len(column)] for name, column in self._scratch.items()}
+        for column in memo.values():
+            column[...] = 0  # a chunk that is gone has left its own
+        return memo
+
+    def _open_scratch(self) -> None:
+        """One file per memo for all live chunks: a mapped file stays open, and a process may not open very many.
+
+        Nothing is written yet, so the files take up no more of the disk than their chunks need.
+        """
+        live = self._capacity + self._streams * (self._window - 1)  # rows, when a chunk has just been completed
+        chunks = -(-live // self._rows) + 1
         self._notes.folder.mkdir(parents=True, exist_ok=True)
-        spilled = {}
-        for name, (dtype, shape) in columns.items():
+        for name, (dtype, shape) in self._memo_columns.items():
             with tempfile.TemporaryFile(dir=self._notes.folder) as file:
-                spilled[name] = np.memmap(file, dtype, "w+", shape=shape)
-        return spilled
+                self._scratch[name] = np.memmap(file, dtype, "w+", shape=(chunks, self._rows, *shape))
 
     def _form(self) -> dict[str, Any]:
         """What two memories must have in common for one to go on where the other stood."""

@@ -271,6 +271,23 @@ def test_a_table_has_published_recomputed_printed_and_ours_with_verdicts(run):
     assert set(ours["verdict"]) == {"too few seeds to say"}
 
 
+def test_a_final_score_averages_runs_first_as_the_published_ones_do(run):
+    """Seed 1 ends its episodes twice as fast: of the last 30 k env steps it has six for seed 0's three."""
+    paths = [
+        run(
+            *("walker_walk", "proprio-2023"),
+            seed=seed,
+            episode=episode,
+            evaluated_at=(490_000,),
+            values={"schedule": {"prefill_env_steps": 0}},
+            training=lambda seed, number: 1000.0 - 800 * seed,
+        )
+        for seed, episode in enumerate((10_000, 5_000))
+    ]
+    ours = rows(DRAW["table_11"](request(paths)).numbers, kind="ours")
+    assert_allclose(ours["score"].astype(float), 600.0)
+
+
 def test_a_short_run_is_not_compared(run):
     page = words(DRAW["table_12"](request([run("walker_walk", "vision-2024")])).figure)
     assert "not comparable: 25k of 960k env steps" in page
@@ -320,6 +337,7 @@ def test_suites_differ_in_what_table_2_shows_and_in_their_environments_alone():
     differing = {key for key in keys if len({str(values[key]) for values in of.values()}) > 1} - looking
     assert {key for key in differing if not key.startswith(shown)} == set()
     assert {key for key in differing if not key.startswith("environment.")} == set(shown[1:])
+    assert not differing & set(DRAW["table_4"](request([])).numbers["key"])  # which says so of its values
 
 
 def test_table_3_and_4_are_read_from_the_configuration():

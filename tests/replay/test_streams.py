@@ -28,6 +28,7 @@ def a_machine_with_room():
 
 OBS = {"image": ArraySpec((2, 2, 1), "uint8"), "height": ArraySpec((), "float32")}
 MEMO = {"deter": ArraySpec((3,), "float32"), "stoch": ArraySpec((2,), "uint8")}
+OPEN_FILES = Path("/proc/self/fd")
 EPISODE = 5  # rows of every episode; stream n begins n rows into one, so that streams end at different times
 
 
@@ -416,6 +417,24 @@ def test_little_memory_changes_no_number(tmp_path):
     assert_same(learn(again, 7), learn(roomy, 7))
 
 
+@pytest.mark.skipif(not OPEN_FILES.exists(), reason="nobody tells here which files are open")
+def test_memos_that_do_not_fit_keep_one_file_open_each_not_one_for_every_chunk(tmp_path):
+    """A process may open 1024 files on many machines, and a run of the paper's size has thousands of chunks."""
+    poor, roomy = (make(tmp_path / name, memory_rows=rows, capacity_rows=60) for name, rows in (("p", 9), ("r", 10**6)))
+    poor.fit(400)
+    before = len(list(OPEN_FILES.iterdir()))
+    for part in range(10):  # 50 chunks, of which ten are live: their places in the files are taken again
+        for replay in (poor, roomy):
+            feed(replay, 20 * part, 20 * part + 20)
+        for version in range(4):
+            assert_same(learn(poor, version), learn(roomy, version))
+    assert len(list(OPEN_FILES.iterdir())) == before + len(MEMO)
+    again = make(tmp_path / "p", memory_rows=9, capacity_rows=60)
+    again.fit(400)
+    again.load(poor.save())
+    assert_same(learn(again, 9), learn(roomy, 9))
+
+
 def test_memory_and_disk_are_told_with_the_memos_in(tmp_path, monkeypatch):
     """A row of 4 + 4 + 4 + 3 + 8 bytes, and a memo of 12 + 2."""
     assert make(tmp_path).fit(10**6).startswith("replay: up to 1,000,000 rows of 37 bytes, 37.0 MB")
@@ -423,7 +442,8 @@ def test_memory_and_disk_are_told_with_the_memos_in(tmp_path, monkeypatch):
     needed = []
     monkeypatch.setattr(memory, "check_disk", lambda folder, rows: needed.append(rows))
     make(tmp_path).fit(1000)
-    assert needed == [1000 * (23 + 3 * 14)]
+    make(tmp_path, memory_rows=10).fit(1000)  # the memos as they are lie on disk too, beside those of three checkpoints
+    assert needed == [1000 * (23 + 3 * 14), 1000 * (23 + 4 * 14)]
 
 
 @pytest.mark.parametrize(

@@ -547,7 +547,14 @@ def test_a_state_from_another_kind_of_device_is_refused():
     [
         ({"model__size": "13m"}, "'13m' is not in sizes; it has 100m, 12m"),
         ({"model__blocks": 5}, r"deter_size \(16\) is no multiple of model.blocks \(5\)"),
+        (
+            {"environment__observations": "image", "sizes__12m__image_depth": 3, "model__blocks": 8},
+            r"image_depth \(3\) makes a first image of 12 channels, no multiple of model.blocks \(8\)",
+        ),
+        ({"sizes__12m__classes": 257}, "classes.*less than or equal to 256"),  # replay has one byte for a class
         ({"model__min_std": 1.0}, "must be below max_std"),
+        ({"behaviour__returns__low": 95.0}, r"low \(95.0\) must be below high \(95.0\)"),
+        ({"behaviour__discount_steps": 1}, "discount_steps.*greater than 1"),  # gamma 0, by which 2023 divides
         ({"behaviour__imagine_last": 7}, r"imagine_last \(7\) exceeds batch.length \(6\)"),
         ({"behaviour__imagine_last": 1}, "imagine_last must not be 1"),
         ({"batch__length": 1}, "batch.length must be at least 2"),

@@ -254,6 +254,8 @@ def call(tmp_path, capsys, task="toy_reach", extra=(), variant="dreamerv3", **ch
     [
         ({"task": "walker_wlak"}, ["walker_wlak", "did you mean", "walker_walk"]),
         ({"task": "atari_pong"}, ["atari_pong", "observations is vectors", "atari100k"]),
+        ({"task": "atari_pong", "variant": "vision-2024"}, ["atari_pong", "vision-2024", "60 env steps", "take atari"]),
+        ({"task": "walker_walk", "variant": "atari100k"}, ["walker_walk", "settings of games", "dreamerv3 or vision"]),
         ({"extra": ["--framework", "numpy"]}, ["numpy", "torch and in jax"]),
         ({"schedule__fill_windows": 1024}, ["about 300 rows", "after 1,036", "schedule.fill_windows"]),
         ({"exploration__prefill": "random"}, ["exploration.prefill: random", "batch.context: 0"]),
