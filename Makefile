@@ -68,7 +68,7 @@ AGENTS = tests/replications tests/golden
 
 test: env gl  ## every test, a process per core
 ifeq ($(strip $(ARGS)),)
-	@$(IN_ENV) $(PYTEST) $(AGENTS:%=--ignore=%); first=$$?; \
+	@$(IN_ENV) first=0; $(PYTEST) $(AGENTS:%=--ignore=%) || first=$$?; \
 	    XLA_FLAGS=--xla_cpu_use_fusion_emitters=false $(PYTEST) $(AGENTS) && exit $$first
 else
 	@$(IN_ENV) $(PYTEST) $(ARGS)
