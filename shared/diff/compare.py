@@ -144,7 +144,8 @@ def compare(a: Group, b: Group, *, plots: bool | tuple[str, ...] = True) -> Outc
         from shared.diff.plots import curves_plot, forest_plot, power_plot  # in here: matplotlib is slow to import
 
         makers = {"curves": curves_plot, "differences": forest_plot, "power": power_plot}
-        pictures = [make(pairs, *names) for name, make in makers.items() if plots is True or name in plots]
+        made = [make(pairs, *names) for name, make in makers.items() if plots is True or name in plots]
+        pictures = [picture for picture in made if picture is not None]
     counts = {name: sum(v == name for v, _ in verdicts) for name in (INSIDE, BELOW, ABOVE, TOO_FEW)}
     facts = {
         "obstacles": why_not,

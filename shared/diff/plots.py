@@ -41,18 +41,18 @@ def curves_plot(pairs: Sequence[Any], ours: str, reference: str) -> Plot:
             axes = figure.add_subplot(rows, columns, place + 1)
             for curves, color in ((p.reference, REFERENCE), (p.ours, OURS)):
                 axes.plot(curves.edges, curves.values.T, color=color, linewidth=0.5, alpha=0.4)
-                axes.plot(curves.edges, np.nanmean(curves.values, axis=0), color=color, linewidth=1.6)
+                seen = ~np.isnan(curves.values).all(axis=0)  # a bin without any test has no mean
+                axes.plot(curves.edges[seen], np.nanmean(curves.values[:, seen], axis=0), color=color, linewidth=1.6)
             if len(p.reference.final) >= LEAST_SEEDS:
                 low, high = band(p.reference.final, len(p.ours.final), p.reference.start)
                 axes.plot([p.ours.edges[-1]] * 2, [low, high], color=REFERENCE, linewidth=4, alpha=0.35)
             axes.set_title(p.task, fontsize=7)
             axes.xaxis.set_major_formatter(lambda x, _: human(x))
             axes.tick_params(labelsize=5.5)
-        figure.text(0.01, 0.004, f"blue: {ours}    orange: {reference}    x: env steps, y: return", fontsize=6)
-        figure.tight_layout(rect=(0, 0.03, 1, 1))
+        figure.tight_layout()
         caption = (
-            "Curves on the common grid: every seed thin, the mean thick. The bar at the end is the band in which the "
-            "mean of as many further seeds of the reference would fall."
+            f"Blue: {ours}. Orange: {reference}. Return over env steps on the common grid: every seed thin, the mean "
+            "thick. The bar at the end is the band in which the mean of as many further reference seeds would fall."
         )
         return finished(figure, "Learning curves", caption)
 
@@ -83,16 +83,18 @@ def forest_plot(pairs: Sequence[Any], ours: str, reference: str) -> Plot:
         )
 
 
-def power_plot(pairs: Sequence[Any], ours: str, reference: str) -> Plot:
-    """How likely the rule notices a weaker learner, per number of seeds (median over tasks)."""
+def power_plot(pairs: Sequence[Any], ours: str, reference: str) -> Plot | None:
+    """How likely the rule notices a weaker learner, per number of seeds (median over tasks); None without seeds."""
     judged = [p for p in pairs if len(p.reference.final) >= LEAST_SEEDS]
+    if not judged:
+        return None
     with styled():
         figure = Figure(figsize=(4.2, 2.4))
         axes = figure.subplots()
         seeds = (1, 2, 3, 5, 10)
         for weakness in WEAKNESSES:
             chances = [
-                np.median([power(p.reference.final, k, p.reference.start, weakness) for p in judged] or [math.nan])
+                np.median([power(p.reference.final, k, p.reference.start, weakness) for p in judged])
                 for k in seeds
             ]
             axes.plot(seeds, chances, marker="o", markersize=2.5, label=f"{weakness:.0%} less gain")

@@ -87,7 +87,7 @@ def verdict(ours: np.ndarray, published: np.ndarray, start: float) -> tuple[str,
     """(verdict, why) of one task. start: what the published agent scores before it has learned."""
     k, n = len(ours), len(published)
     if min(k, n) < LEAST_SEEDS:
-        return TOO_FEW, f"{k} of ours, {n} published, {LEAST_SEEDS} wanted"
+        return TOO_FEW, f"{k} of ours, {n} in the reference, {LEAST_SEEDS} wanted"
     where = band(published, k, start)
     found = side(float(np.mean(ours)), where)
     if found != INSIDE:
