@@ -9,7 +9,7 @@ import sys
 
 from replications.dreamerv2.figures_bars import figure_1, figure_e1
 from replications.dreamerv2.figures_curves import CURVES, curve_drawing
-from replications.dreamerv2.figures_published import BESIDE, CONTROL_TASKS, HUMANOID, REFERENCE, games
+from replications.dreamerv2.figures_published import BESIDE, CATCH, CONTROL_TASKS, HUMANOID, REFERENCE, games
 from replications.dreamerv2.figures_scores import ABLATED, AGENTS, table_1, table_2, table_k1
 from replications.dreamerv2.figures_video import FILMS, film_drawing
 from shared.errors import cli
@@ -26,10 +26,14 @@ FIGURES = {  # name, as in experiments.yaml -> how it is drawn, and of which var
 }
 
 
+def known_tasks() -> list[str]:
+    """The tasks whose runs a figure may be given."""
+    return [*games(REFERENCE)["task"], *CONTROL_TASKS, HUMANOID, CATCH]
+
+
 @cli
 def main(arguments: list[str]) -> None:
-    tasks = [*games(REFERENCE)["task"], *CONTROL_TASKS, HUMANOID]
-    figure_command(arguments, FIGURES, paper="dreamerv2", tasks=tasks, reference=REFERENCE, beside=BESIDE)
+    figure_command(arguments, FIGURES, paper="dreamerv2", tasks=known_tasks(), reference=REFERENCE, beside=BESIDE)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 
 from replications.dreamerv2.figures_published import (
     BIN,
+    CATCH,
     CONTROL_BIN,
     CONTROL_TASKS,
     HUMANOID,
@@ -36,7 +37,7 @@ from shared.figures.aggregate import BOOTSTRAP_SEED, LEVEL, REPETITIONS
 from shared.figures.binned import BINS, SeedMeans, bin_width
 from shared.figures.command import Drawn, Request
 from shared.figures.page import human
-from shared.figures.panels import CONTROL, Axis, Handles, Level, Method, method_handles, single_seeds
+from shared.figures.panels import CONTROL, Axis, Handles, Level, Method, Span, method_handles, single_seeds
 from shared.figures.scores import AGGREGATES, aggregate_curves
 from shared.figures.sources import Source, by_curve, origin_note
 from shared.figures.suite import Average, Panel, Words, draw_suite, whole_seeds
@@ -58,6 +59,8 @@ EARLIER = (
     "The paper's ablations are of a slightly earlier agent with 2 seeds, and their curves are not published. Dark "
     "line: the released runs of the final agent, 8 seeds."
 )
+
+CATCH_RETURNS = Span(-5, 25, (-5, 0, 5, 10, 15, 20, 25))
 
 
 @dataclass(frozen=True)
@@ -205,7 +208,7 @@ CURVES = {
     "catch": Curves(
         "Catch from pixels",
         {"catch": BASE},
-        ("toy_catch",),
+        (CATCH,),
         last=200_000,
         bin=5000,
         seeds=5,
@@ -302,7 +305,7 @@ def _panels(curves: Curves, request: Request, start: bool) -> list[Panel]:
             shown = [start_seeds(reference, task, "DreamerV2, released", RELEASED_COLOR, "-", axis.last)]
         else:
             shown = [curve(reference, of, task, *style) for of, *style in _styles(curves)]
-        span = None if task.startswith("atari_") else CONTROL
+        span = CATCH_RETURNS if task == CATCH else None if task.startswith("atari_") else CONTROL
         panels.append(Panel(task, title(task), axis, runs, curves.methods, [line for line in shown if line], span=span))
     for statistic in curves.averages:
         runs: dict[tuple[str, str], list[Source]] = {}

@@ -49,6 +49,7 @@ CONTROL_TASKS = (
     *("walker_stand", "walker_walk"),
 )
 HUMANOID, MONTEZUMA = "humanoid_walk", "atari_montezuma_revenge"
+CATCH = "toy_catch"  # ours (shared/envs/catch.py): nothing is published
 ORIGIN = "danijar/dreamerv2 @ 07d906e, scores"
 DOPAMINE = "Dopamine's sticky-action runs, as danijar/dreamerv3 @ 8fa35f8 keeps them"
 SPELLING = {
@@ -86,7 +87,7 @@ def games(reference: Path) -> pd.DataFrame:
 
 def title(task: str) -> str:
     """A task's name for a panel: atari_james_bond is James Bond."""
-    name = task.removeprefix("atari_")
+    name = task.removeprefix("atari_").removeprefix("toy_")
     return SPELLING.get(name) or name.replace("_", " ").title()
 
 

@@ -64,7 +64,7 @@ def all_games(run):
 
 
 def request(paths, *, scale="paper", seeds=None, allow=False) -> Request:
-    sources = load_runs(paths, paper="dreamerv2", tasks=[*GAMES, *CONTROL_TASKS, HUMANOID], variants=["*"])
+    sources = load_runs(paths, paper="dreamerv2", tasks=figures.known_tasks(), variants=["*"])
     notes = check_mixture(sources, allow=allow)
     return Request(sources, check_scale(sources, scale), seeds, REFERENCE, notes)
 
@@ -133,7 +133,7 @@ def test_a_figure_without_runs_says_so_and_shows_what_is_published(name):
 @pytest.mark.parametrize("name", [name for name in DRAW if name not in ALIKE])
 def test_a_figure_of_a_smoke_run_is_stamped(run, name):
     variant = figures.FIGURES[name].variants[0]
-    task = {"control": "walker_walk"}.get(name, "atari_pong")
+    task = {"control": "walker_walk", "catch": "toy_catch"}.get(name, "atari_pong")
     drawn = DRAW[name](request([run(task, variant, scale="smoke")], scale="smoke"))
     assert "smoke: not a result" in words(drawn.figure)
 
@@ -351,3 +351,9 @@ def test_the_same_runs_give_the_same_bytes(run, tmp_path):
     for suffix in (".png", ".csv", ".json"):
         one, two = ((tmp_path / folder / "figure_4").with_suffix(suffix) for folder in ("one", "two"))
         assert one.read_bytes() == two.read_bytes()
+
+
+def test_every_task_of_an_experiment_can_be_drawn():
+    """The command refuses runs of tasks that it has no name for: a figure's own tasks must be among those it knows."""
+    tasks = {task for experiment in EXPERIMENTS.values() for task in experiment.tasks}
+    assert tasks <= set(figures.known_tasks())
