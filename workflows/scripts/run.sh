@@ -34,7 +34,10 @@ if [ "$status" -ne 0 ]; then
     echo "What exists already can be drawn with: make preview SCALE=$scale" >&2
     exit "$status"
 fi
-snakemake --profile "$profile" --report "$report" --quiet all
+# The whole report where every figure exists, else one of what was asked for (make figures ARGS=dreamer_figure_6).
+if ! { [ "$#" -gt 0 ] && snakemake --profile "$profile" --report "$report" --quiet all 2>/dev/null; }; then
+    snakemake --profile "$profile" "$@" --report "$report" --quiet all
+fi
 echo
 echo "figures: $PWD/results/$scale/<paper>/"
 ls -1 results/"$scale"/*/*.{pdf,png,gif,mp4,md} 2>/dev/null | sed 's/^/  /' || true
