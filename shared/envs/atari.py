@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from shared.envs.spec import ActSpec, ArraySpec, Row, check_action, make_row
+from shared.envs.spec import ActSpec, ArraySpec, Row, check_choice, make_row
 from shared.errors import UserError
 
 PREFIX = "atari_"
@@ -161,10 +161,7 @@ class Atari:
         return self._ale.game_over() or (self._pipeline.life_loss_ends and lives < before)
 
     def _choice(self, action: np.ndarray):
-        action = check_action(f"task {self._task!r}", action, (self.act_spec.size,))
-        if np.count_nonzero(action) != 1 or action.max() != 1.0:
-            raise ValueError(f"task {self._task!r}: action {action} is not one-hot: one entry must be 1, all others 0")
-        return self._actions[int(action.argmax())]
+        return self._actions[check_choice(f"task {self._task!r}", action, self.act_spec.size)]
 
     def _row(self, reward: float, **facts: bool | int) -> Row:
         return make_row({"image": self._image()}, reward, **facts)

@@ -8,7 +8,7 @@ that earned it, an early end) and learns within minutes where a game of Atari ta
 
 import numpy as np
 
-from shared.envs.spec import ActSpec, ArraySpec, Row, check_action, make_row
+from shared.envs.spec import ActSpec, ArraySpec, Row, check_choice, make_row
 
 TASK = "toy_catch"
 CELLS = 8  # columns and rows of the board
@@ -46,14 +46,12 @@ class Catch:
         return make_row(self._observe(), 0.0, first=True, last=False, terminal=False, env_steps=0)
 
     def step(self, action: np.ndarray) -> Row:
-        action = check_action(f"task {self._task!r}", action, (len(MOVES),))
-        if np.count_nonzero(action) != 1 or action.max() != 1.0:
-            raise ValueError(f"task {self._task!r}: action {action} is not one-hot: one entry must be 1, all others 0")
+        move = MOVES[check_choice(f"task {self._task!r}", action, len(MOVES))]
         if self._decisions is None:
             raise ValueError(f"task {self._task!r}: the episode is over; call reset first")
         reward, env_steps = 0.0, 0
         while env_steps < self._repeat and self._misses < LIVES:
-            reward += self._advance(MOVES[int(action.argmax())])
+            reward += self._advance(move)
             env_steps += 1
         self._decisions += 1
         terminal = self._misses >= LIVES

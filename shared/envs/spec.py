@@ -85,3 +85,11 @@ def check_action(where: str, action: np.ndarray, shape: tuple[int, ...]) -> np.n
         value = action[~inside].flat[0]
         raise ValueError(f"{where}: action {value} is outside [-1, 1]; clip or squash it before it is applied")
     return action
+
+
+def check_choice(where: str, action: np.ndarray, count: int) -> int:
+    """The index that a one-hot action of `count` entries chooses; ValueError unless it is one-hot."""
+    action = check_action(where, action, (count,))
+    if np.count_nonzero(action) != 1 or action.max() != 1.0:
+        raise ValueError(f"{where}: action {action} is not one-hot: one entry must be 1, all others 0")
+    return int(action.argmax())
