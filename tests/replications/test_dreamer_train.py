@@ -67,8 +67,9 @@ def test_a_run_is_whole_and_continues_to_the_bit_after_a_kill(tmp_path, monkeypa
     assert sorted(set(curves["eval/episode"]["env_steps"])) == [240, 480, 600]
     for name in ("loss", "actor_loss", "value_loss"):
         assert np.isfinite(curves["learn/update"][name]).all()
-    library = "ale-py" if variant == "atari" else "dm_control"
-    assert f"{library} " in result.provenance["sessions"][0]["libraries"]
+    named = result.provenance["sessions"][0]["libraries"]
+    assert f"{framework} " in named and "numpy " in named
+    assert ("ale-py " in named) == (variant == "atari") and "dm_control " not in named  # a toy needs numpy alone
 
 
 def test_workers_do_not_change_the_numbers(tmp_path):

@@ -89,7 +89,7 @@ def test_a_run_is_whole_and_continues_to_the_bit_after_a_kill(tmp_path, monkeypa
     done = run(config, tmp_path / "seed_3.h5", *chosen, task=task)
     assert done.returncode == 0 and "continuing at" in done.stderr, done.stderr
     tiny.assert_same(tmp_path / "seed_3.h5", tmp_path / "whole.h5")
-    assert_whole(tmp_path / "whole.h5", variant, task)
+    assert_whole(tmp_path / "whole.h5", framework, variant, task)
 
 
 class Fell(Exception):
@@ -124,7 +124,7 @@ def test_a_replay_on_disk_that_forgets_continues_to_the_bit(tmp_path, monkeypatc
     tiny.assert_same(tmp_path / "seed_3.h5", tmp_path / "whole.h5")
 
 
-def assert_whole(path, variant, task):
+def assert_whole(path, framework, variant, task):
     """Everything that a run of SHORT is to have: curves, finite losses, a video where there are images, all parts."""
     result, game = read_run(path), task.startswith("atari_")
     assert result.attrs["task"] == task and result.attrs["paper"] == "dreamerv3"
@@ -144,8 +144,9 @@ def assert_whole(path, variant, task):
         assert size == (1, 8, 64, 64, 1 if game else 3)
     parameters = load_file(path.with_suffix(".safetensors"))
     assert {name.split(".")[0] for name in parameters} == {"model", "actor", "critic", "slow_critic"}
-    library = "ale-py" if game else "dm_control"
-    assert f"{library} " in result.provenance["sessions"][0]["libraries"]
+    named = result.provenance["sessions"][0]["libraries"]
+    assert f"{framework} " in named and "numpy " in named
+    assert ("ale-py " in named) == game and "dm_control " not in named  # a toy needs numpy alone
 
 
 def test_workers_do_not_change_the_numbers(tmp_path):
