@@ -4,12 +4,12 @@ import numpy as np
 
 from shared.diff.walk import Arrays
 from shared.envs.spec import ActSpec
-from shared.envs.suite import is_game
+from shared.envs.suite import has_choices
 
 
 def spec(task: str, actions: int) -> ActSpec:
-    """The actions of a task: one-hot in games."""
-    return ActSpec(actions, discrete=is_game(task))
+    """The actions of a task: one-hot in games and Catch."""
+    return ActSpec(actions, discrete=has_choices(task))
 
 
 FREE_NATS = 0.05  # nats at most, about what an untrained KL is: with 3 its gradient would be 0, and a bug in it unseen

@@ -4,13 +4,13 @@ import numpy as np
 
 from shared.diff.walk import Arrays
 from shared.envs.spec import ActSpec, ArraySpec
-from shared.envs.suite import is_game
+from shared.envs.suite import has_choices, is_game
 
 
 def specs(config, task: str, actions: int) -> tuple[dict[str, ArraySpec], ActSpec]:
     """What is seen and done in a task: games are grey where the config says so, and their actions one-hot."""
     channels = 1 if is_game(task) and config.environment.atari.grayscale else 3
-    return {"image": ArraySpec((64, 64, channels), "uint8")}, ActSpec(actions, discrete=is_game(task))
+    return {"image": ArraySpec((64, 64, channels), "uint8")}, ActSpec(actions, discrete=has_choices(task))
 
 
 FREE_NATS = 0.05  # nats at most, about what an untrained KL is: with 3 its gradient would be 0, and a bug in it unseen

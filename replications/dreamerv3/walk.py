@@ -4,7 +4,7 @@ import numpy as np
 
 from shared.diff.walk import Arrays
 from shared.envs.spec import ActSpec, ArraySpec
-from shared.envs.suite import is_game
+from shared.envs.suite import has_choices, is_game
 
 FLAGS = ("is_first", "is_last", "is_terminal")
 FREE_NATS = 0.05  # nats at most, about what an untrained KL is: with 1 its gradient would be 0, and a bug in it unseen
@@ -21,7 +21,8 @@ def specs(config, task: str, actions: int) -> tuple[dict[str, ArraySpec], ActSpe
     """What is seen and done in a task: vectors or images, as the config says; games have one-hot actions."""
     side, grey = config.environment.size, is_game(task) and config.environment.atari.grayscale
     image = {"image": ArraySpec((side, side, 1 if grey else 3), "uint8")}
-    return image if config.environment.observations == "image" else VECTORS, ActSpec(actions, discrete=is_game(task))
+    seen = image if config.environment.observations == "image" else VECTORS
+    return seen, ActSpec(actions, discrete=has_choices(task))
 
 
 def draw(config, task: str, random: np.random.Generator, size: int, length: int, actions: int) -> dict[str, Arrays]:

@@ -36,7 +36,7 @@ from shared.figures.aggregate import LEVEL
 from shared.figures.curves import GAME
 
 LEAST_LENGTH = 0.5  # of the longer side's env steps that the shorter must have
-GAMES = ROOT / "data" / "reference" / "dreamerv2_games.csv"
+GAMES = tuple(ROOT / "data" / "reference" / f"{paper}_games.csv" for paper in ("dreamerv2", "dreamerv3"))  # 55, 57
 CONTROL_SCALE = 1000.0  # the highest return of an episode of a control task
 
 
@@ -183,7 +183,8 @@ def tail(count: int, trials: int, rate: float) -> float:
 def scaled(pairs: Sequence[TaskPair]) -> tuple[list[TaskPair], list[tuple[float, float]], str]:
     """Tasks whose returns have one scale, (offset, unit) for each, and what the scale is."""
     if all(p.task.startswith(GAME) for p in pairs):
-        games = pd.read_csv(GAMES).set_index("task")
+        tables = [pd.read_csv(path).set_index("task") for path in GAMES]
+        games = max(tables, key=lambda table: sum(p.task in table.index for p in pairs))  # the first, where both do
         kept = [p for p in pairs if p.task in games.index]
         units = [(games.loc[p.task, "random"], games.loc[p.task, "gamer"] - games.loc[p.task, "random"]) for p in kept]
         left = len(pairs) - len(kept)

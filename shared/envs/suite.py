@@ -56,6 +56,11 @@ def is_game(task: str) -> bool:
     return task.startswith(atari.PREFIX)
 
 
+def has_choices(task: str) -> bool:
+    """Whether a task's actions are one of several (one-hot), not a vector of numbers: games and Catch."""
+    return is_game(task) or task == catch.TASK
+
+
 def may_end(task: str) -> bool:
     """Whether an episode may end before its time limit: control tasks never do."""
     return is_game(task) or task in TOYS

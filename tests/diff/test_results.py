@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from shared.diff import published, rule, statistics
-from shared.diff.compare import compare, conclude, obstacles, tail
+from shared.diff.compare import TaskPair, compare, conclude, obstacles, scaled, tail
 from shared.diff.grid import Curves, on_grid, pair, threshold
 from shared.diff.groups import EVALUATION, TRAINING, Group, of_release
 from shared.diff.measured import measured
@@ -282,3 +282,10 @@ def test_games_are_normalised_by_a_gamer_and_say_who_is_left_out():
     outcome = compare(release("dreamerv3/2024/atari"), release("dreamerv3/2023/atari"), plots=False)
     assert any("gamer-normalised" in note for note in outcome.notes)
     assert len(outcome.facts["tasks"]) == 55
+
+
+def test_the_57_games_of_dreamerv3_have_a_scale_and_the_55_of_dreamerv2_keep_theirs():
+    for names, random in ((["atari_alien"], 228.8), (["atari_alien", "atari_surround", "atari_defender"], 227.8)):
+        kept, units, note = scaled([TaskPair(name, None, None) for name in names])
+        assert [p.task for p in kept] == names and "left out" not in note
+        assert units[0] == pytest.approx((random, 7127.7 - random))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from shared.envs.suite import make_env
+from shared.envs.suite import TOYS, has_choices, make_env
 from shared.errors import UserError
 
 SIZES = {"size": 64, "camera": 0, "action_repeat": 4, "time_limit_env_steps": 1000}
@@ -63,3 +63,12 @@ def test_a_toy_imports_no_simulator(python):
         "print([name for name in ('dm_control', 'mujoco', 'OpenGL', 'torch', 'jax') if name in sys.modules])"
     )
     assert python(code).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("task", TOYS)
+def test_what_has_choices_is_what_the_environment_says(task):
+    assert has_choices(task) == make_env(task, **SIZES).act_spec.discrete
+
+
+def test_games_have_choices_and_control_tasks_have_not():
+    assert has_choices("atari_pong") and not has_choices("walker_walk")
