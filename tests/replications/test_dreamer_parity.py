@@ -10,14 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file, save_file
 
 from replications.dreamer import agent_jax, agent_torch
 from replications.dreamer.config import Config
 from shared.config import ROOT, build, read_variants
 from shared.envs.spec import ActSpec
 from shared.layers_jax import named_parameters, with_parameters
-from shared.testing import agent_suite
+from shared.testing import agent_parity
 from shared.testing.parity import assert_same
 from shared.training.loop import to_numpy
 from tests import tiny_dreamer
@@ -305,13 +304,8 @@ def test_learning_from_rows_agrees(variant, request):
     agents["jax"].load_parameters(agents["torch"].parameters())
     for update in range(3):
         batch = make_batch(make_spec(variant), seed=update)
-        got, expected = (
-            {name: float(x) for name, x in agents[framework].learn(batch).metrics.items()}
-            for framework in ("jax", "torch")
-        )
-        for tolerance, norms in ((1e-4, False), (1e-3, True)):
-            ours, theirs = ({n: x for n, x in xs.items() if n.endswith("_norm") == norms} for xs in (got, expected))
-            assert_same(ours, theirs, tolerance, f"{variant}, update {update}")
+        learned = {name: agent.learn(batch) for name, agent in agents.items()}
+        agent_parity.check_metrics(learned, f"{variant}, update {update}")
 
 
 @pytest.mark.parametrize(
@@ -324,40 +318,17 @@ def test_weights_trained_in_one_framework_act_and_predict_alike_in_the_other(var
     batch, agents = make_batch(spec), make_agents(variant)
     for seed in range(3):
         agents[trained].learn(make_batch(spec, seed))
-    save_file(agents[trained].parameters(), tmp_path / "parameters.safetensors")
     request.getfixturevalue("same_noise")
+    agent_parity.share_parameters(agents, trained, tmp_path)
     for agent in agents.values():
-        agent.load_parameters(load_file(tmp_path / "parameters.safetensors"))
         agent.updates = 0
-    carries = {framework: agent.initial_carry(2) for framework, agent in agents.items()}
-    for time in range(4):
-        rows = agent_suite.rows_of(batch, time, is_first=time == 0)
-        rows["is_first"][1] |= time == 2
-        for framework, agent in agents.items():
-            carries[framework] = agent.act(rows, carries[framework], explore=time % 2 == 1).carry
-        got, expected = (
-            {name: to_numpy(x) for name, x in carries[framework].items()} for framework in ("jax", "torch")
-        )
-        assert_same(got, {name: expected[name] for name in got}, 1e-4, f"{variant}, decision {time}")
-        assert np.abs(got["action"]).max() > 0.01
-    films = {framework: agent.predict(batch, context=2) for framework, agent in agents.items()}
-    np.testing.assert_array_equal(films["jax"]["truth"], films["torch"]["truth"])
-    steps = np.abs(films["jax"]["prediction"].astype(int) - films["torch"]["prediction"])
-    assert steps.max() <= 1 and steps.mean() <= 1e-3, (steps.max(), steps.mean())
-    assert np.ptp(films["jax"]["prediction"]) >= 8, "a film without contrast shows little"
+    agent_parity.check_decisions(agents, batch, variant)
+    agent_parity.check_films(agents, batch)
 
 
 @pytest.mark.parametrize("variant", [*learning_variants(), "ends-continuous", "all-heads"])
 def test_one_parameter_file_loads_into_both(variant, tmp_path):
-    agents = make_agents(variant)
-    ours, theirs = agents["jax"], agents["torch"]
-    assert list(ours.parameters()) == list(theirs.parameters()), "the same names in the same order"
-    for source, target in ((ours, theirs), (theirs, ours)):
-        save_file(source.parameters(), tmp_path / "parameters.safetensors")
-        target.load_parameters(load_file(tmp_path / "parameters.safetensors"))
-        written, read = source.parameters(), target.parameters()
-        for name, value in written.items():
-            np.testing.assert_array_equal(read[name], value, err_msg=name)
+    agent_parity.check_one_parameter_file(make_agents(variant), tmp_path)
 
 
 # Twins: the same names in the same order, with the same docstrings.

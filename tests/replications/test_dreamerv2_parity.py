@@ -12,14 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file, save_file
 
 from replications.dreamerv2 import agent_jax, agent_torch
 from replications.dreamerv2.config import Config
 from shared.config import ROOT, build, read_variants
 from shared.envs.spec import ActSpec, ArraySpec
 from shared.layers_jax import named_parameters
-from shared.testing import agent_suite
+from shared.testing import agent_parity
 from shared.testing.parity import assert_same
 from shared.training.loop import to_numpy
 from tests import tiny_dreamerv2
@@ -317,32 +316,11 @@ def test_from_rows_to_actions_both_do_the_same(variant, trained, request, tmp_pa
     agents["jax"].load_parameters(agents["torch"].parameters())
     for update in range(3):
         rows = make_batch(variant, seed=update)
-        got, expected = (
-            {name: float(x) for name, x in agents[framework].learn(rows).metrics.items()}
-            for framework in ("jax", "torch")
-        )
-        for tolerance, norms in ((1e-4, False), (1e-3, True)):
-            ours, theirs = ({n: x for n, x in xs.items() if n.endswith("_norm") == norms} for xs in (got, expected))
-            assert_same(ours, theirs, tolerance, f"{variant}, update {update}")
-    save_file(agents[trained].parameters(), tmp_path / "parameters.safetensors")
-    for agent in agents.values():
-        agent.load_parameters(load_file(tmp_path / "parameters.safetensors"))
-    carries = {framework: agent.initial_carry(2) for framework, agent in agents.items()}
-    for time in range(4):
-        rows = agent_suite.rows_of(batch, time, is_first=time == 0)
-        rows["is_first"][1] |= time == 2
-        for framework, agent in agents.items():
-            carries[framework] = agent.act(rows, carries[framework], explore=time % 2 == 1).carry
-        got, expected = (
-            {name: to_numpy(x) for name, x in carries[framework].items()} for framework in ("jax", "torch")
-        )
-        assert_same(got, {name: expected[name] for name in got}, 1e-4, f"{variant}, decision {time}")
-        assert np.abs(got["action"]).max() > 0.01
-    films = {framework: agent.predict(batch, context=2) for framework, agent in agents.items()}
-    np.testing.assert_array_equal(films["jax"]["truth"], films["torch"]["truth"])
-    steps = np.abs(films["jax"]["prediction"].astype(int) - films["torch"]["prediction"])
-    assert steps.max() <= 1 and steps.mean() <= 1e-3, (steps.max(), steps.mean())
-    assert np.ptp(films["jax"]["prediction"]) >= 8, "a film without contrast shows little"
+        learned = {name: agent.learn(rows) for name, agent in agents.items()}
+        agent_parity.check_metrics(learned, f"{variant}, update {update}")
+    agent_parity.share_parameters(agents, trained, tmp_path)
+    agent_parity.check_decisions(agents, batch, variant)
+    agent_parity.check_films(agents, batch)
 
 
 @pytest.mark.parametrize("variant", ["random-data", "control"])
@@ -362,15 +340,7 @@ def actor_settings(variant):
 
 @pytest.mark.parametrize("variant", [*learning_variants(), "norms-and-clips"])
 def test_one_parameter_file_loads_into_both(variant, tmp_path):
-    agents = make_agents(variant)
-    ours, theirs = agents["jax"], agents["torch"]
-    assert list(ours.parameters()) == list(theirs.parameters()), "the same names in the same order"
-    for source, target in ((ours, theirs), (theirs, ours)):
-        save_file(source.parameters(), tmp_path / "parameters.safetensors")
-        target.load_parameters(load_file(tmp_path / "parameters.safetensors"))
-        written, read = source.parameters(), target.parameters()
-        for name, value in written.items():
-            np.testing.assert_array_equal(read[name], value, err_msg=name)
+    agent_parity.check_one_parameter_file(make_agents(variant), tmp_path)
 
 
 # Twins: the same names in the same order, with the same docstrings.

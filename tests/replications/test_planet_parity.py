@@ -12,16 +12,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.numpy import load_file, save_file
 
 from replications.planet import agent_jax, agent_torch, model_jax, model_torch
 from replications.planet.config import Config
 from shared import layers_jax
 from shared.config import ROOT, build, leaves, read_variants
 from shared.envs.spec import ActSpec
-from shared.testing import agent_suite
+from shared.testing import agent_parity
 from shared.testing.parity import assert_same
-from shared.training.loop import to_numpy
 from tests import tiny
 from tests.replications.test_planet import make_batch
 
@@ -259,41 +257,19 @@ def test_weights_trained_in_one_framework_act_and_predict_alike_in_the_other(var
     }
     for _ in range(3):
         agents[trained].learn(batch)
-    save_file(agents[trained].parameters(), tmp_path / "parameters.safetensors")
-    for agent in agents.values():
-        agent.load_parameters(load_file(tmp_path / "parameters.safetensors"))
-    carries = {framework: agent.initial_carry(2) for framework, agent in agents.items()}
-    for time in range(3):
-        rows = agent_suite.rows_of(batch, time, is_first=time == 0)
-        rows["is_first"][1] |= time == 2
-        for framework, agent in agents.items():
-            carries[framework] = agent.act(rows, carries[framework], explore=time == 1).carry
-        got, expected = (
-            {name: to_numpy(x) for name, x in carries[framework].items()} for framework in ("jax", "torch")
-        )
-        assert_same(got, {name: expected[name] for name in got}, 1e-4, f"{variant}, decision {time}")
-    assert np.ptp(got["action"]) > 0.1
-    films = {framework: agent.predict(batch, context=2) for framework, agent in agents.items()}
-    np.testing.assert_array_equal(films["jax"]["truth"], films["torch"]["truth"])
-    steps = np.abs(films["jax"]["prediction"].astype(int) - films["torch"]["prediction"]) // 8
-    assert steps.max() <= 1 and steps.mean() <= 1e-3, (steps.max(), steps.mean())
-    assert np.ptp(films["jax"]["prediction"]) >= 8, "a film without contrast shows little"
+    agent_parity.share_parameters(agents, trained, tmp_path)
+    agent_parity.check_decisions(agents, batch, variant, steps=3)
+    agent_parity.check_films(agents, batch, levels=32)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_one_parameter_file_loads_into_both(variant, tmp_path):
     config, spec = make_config(variant), ActSpec(ACTIONS)
-    ours, theirs = (
-        module.PlanetAgent(config, {}, spec, seed=np.random.SeedSequence(seed))
-        for seed, module in enumerate((agent_jax, agent_torch))
-    )
-    assert list(ours.parameters()) == list(theirs.parameters()), "the same names in the same order"
-    for source, target in ((ours, theirs), (theirs, ours)):
-        save_file(source.parameters(), tmp_path / "parameters.safetensors")
-        target.load_parameters(load_file(tmp_path / "parameters.safetensors"))
-        written, read = source.parameters(), target.parameters()
-        for name, value in written.items():
-            np.testing.assert_array_equal(read[name], value, err_msg=name)
+    agents = {
+        framework: module.PlanetAgent(config, {}, spec, seed=np.random.SeedSequence(seed))
+        for seed, (framework, module) in enumerate({"torch": agent_torch, "jax": agent_jax}.items())
+    }
+    agent_parity.check_one_parameter_file(agents, tmp_path)
 
 
 def test_a_difference_is_told_by_name_size_and_place():
