@@ -313,7 +313,7 @@ def _draw_bars(axes, suite: str, rows: pd.DataFrame) -> None:
             axes.bar(place, value, 0.74, color=row["color"])
             axes.text(place, value, f"{value:.0f}" if known else f"{value:.1f}", ha="center", va="bottom", fontsize=6)
         labels.append(_bar_label(row, known))
-    axes.set_xticks(range(len(labels)), labels, fontsize=5.2)
+    axes.set_xticks(range(len(labels)), labels, fontsize=5.2 if len(labels) <= 4 else 4.2)  # words as wide as a bar
     axes.tick_params(axis="x", length=0, pad=2)
     top = np.nanmax(rows["value"])
     axes.set(xlim=(-0.6, max(len(labels), 4) - 0.4), ylim=(0, 1.18 * top))
