@@ -1,9 +1,9 @@
 """Crafter: an open world seen from above, in which an agent eats, drinks, sleeps, fights and makes tools, to survive.
 
 The simulator is Hafner's own package (crafter 1.8.3; "Benchmarking the Spectrum of Agent Capabilities", 2021), one of
-DreamerV3's domains: +1 for each of 22 achievements when it is unlocked, a tenth of the change in health at every step.
-It is imported when an environment is made. Source of the wrapping: authors' code of DreamerV3, embodied/envs/crafter.py.
-Which achievements were unlocked (the "Crafter score") is not recorded: a row has no place for it. Read spec.py first.
+DreamerV3's domains: 1 for each of 22 achievements when it is unlocked, a tenth of the change in health at every step.
+It is imported when an environment is made. Which achievements were unlocked (the "Crafter score") is not recorded: a
+row has no place for it. Source of the wrapping: the authors' DreamerV3, embodied/envs/crafter.py. Read spec.py first.
 """
 
 import importlib
@@ -23,14 +23,14 @@ class Crafter:
     Args:
       task: "crafter_reward".
       size: height and width of the image, pixels.
-      action_repeat: R, env steps per decision, fewer where the episode ends; their rewards are summed. The authors' is 1.
+      action_repeat: R, env steps per decision, fewer where the episode ends; rewards are summed. The authors' is 1.
       time_limit_env_steps: an episode has at most time_limit_env_steps // R decisions; the package's own limit, 10,000
         env steps, is not used. Only death is terminal (health 0, the package's discount 0), no limit is.
 
-    The 17 actions are one-hot, in the package's order. An episode is a pure function of its seed and actions, and of the
-    size: a picture of the night is drawn with the world's own random numbers, one per pixel. For that reason there is no
-    `replay` that would skip pictures. Every reset makes the package's environment anew, as its seed belongs to that; a
-    new world takes a second (noise of every cell, in Python), a step 1.6 ms.
+    The 17 actions are one-hot, in the package's order. An episode is a pure function of its seed, its actions and the
+    size: a picture of the night is drawn with the world's own random numbers, one per pixel. For that reason there is
+    no `replay` that would skip pictures. Every reset makes the package's environment anew, as its seed belongs to that;
+    a new world takes a second (noise of every cell, in Python), a step 1.6 ms.
     Raises:
       UserError: the package is not installed, or the image is too small to be drawn.
     """
@@ -79,8 +79,8 @@ class Crafter:
 def order_creatures(env) -> None:
     """Let the package see the creatures of a chunk by their place, from now on.
 
-    It keeps them in a set, whose order follows addresses in memory, and draws by that order which one disappears: without
-    this the same seed and actions are two episodes in two processes. No two creatures have the same place.
+    It keeps them in a set, whose order follows addresses in memory, and draws by that order which one disappears:
+    without this the same seed and actions are two episodes in two processes. No two creatures have the same place.
     """
     balance = env._balance_chunk
 

@@ -28,9 +28,9 @@ def make_env(
 ) -> Env:
     """One environment of this task; the arguments are those of dmc.DMC, and the pipeline of atari.Atari.
 
-    The toy tasks, games and Crafter have no camera and cast no shadow: they ignore `camera` and `shadow_size`. Only games
-    have a pipeline, and they need one. With vectors (dmc.Vectors) no picture is drawn; games, Crafter and Catch show
-    images all the same.
+    The toy tasks, games and Crafter have no camera and cast no shadow: they ignore `camera` and `shadow_size`. Only
+    games have a pipeline, and they need one. With vectors (dmc.Vectors) no picture is drawn; games, Crafter and Catch
+    show images all the same.
     Raises:
       UserError: unknown task, impossible size, no OpenGL library, or no package crafter; says what to do.
     """
