@@ -203,8 +203,8 @@ CURVES = {
         pooled=PARTS,
         notes=(
             UNPUBLISHED,
-            "Every panel: mean over its tasks and seeds, band one standard deviation over both. Published on 14 tasks (a, "
-            "b) and on Crafter and a DMLab task (c, d). The paper's replay ratios are not known; ours are our choice.",
+            "Every panel: mean over its tasks and seeds, band one standard deviation over both. Published on 14 tasks "
+            "(a, b) and on Crafter and a DMLab task (c, d). The paper's ratios are not known; ours are our choice.",
             CRAFTER_NUMBERS,
         ),
     ),
