@@ -1,7 +1,7 @@
 """Crafter: an open world seen from above, in which an agent eats, drinks, sleeps, fights and makes tools, to survive.
 
 The simulator is Hafner's own package (crafter 1.8.3; "Benchmarking the Spectrum of Agent Capabilities", 2021), one of
-DreamerV3's domains: 1 for each of 22 achievements when it is unlocked, a tenth of the change in health at every step.
+DreamerV3's domains: 1 in a step that unlocks one of 22 achievements, and a tenth of the change in health in every step.
 It is imported when an environment is made. Which achievements were unlocked (the "Crafter score") is not recorded: a
 row has no place for it. Source of the wrapping: the authors' DreamerV3, embodied/envs/crafter.py. Read spec.py first.
 """
