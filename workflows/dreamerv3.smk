@@ -168,6 +168,11 @@ rule dreamerv3_table_12:
         at_scale("results/{scale}/dreamerv3/table_12.png"),
 
 
+rule dreamerv3_crafter:
+    input:
+        at_scale("results/{scale}/dreamerv3/crafter.png"),
+
+
 rule dreamerv3_entropies:
     input:
         at_scale("results/{scale}/dreamerv3/entropies.png"),

@@ -17,7 +17,7 @@ from shared import config as configs
 from shared import errors, launch, runner
 from shared.envs import atari
 from shared.envs.spec import Env
-from shared.envs.suite import check_task, is_game, libraries, may_end
+from shared.envs.suite import check_task, is_crafter, is_game, libraries, may_end
 from shared.errors import UserError
 
 
@@ -58,12 +58,13 @@ def pipeline(environment: Environment, *, training: bool) -> atari.Pipeline:
 def check(config: Config, task: str) -> None:
     """Refuse what a config that is whole in itself cannot do with a task."""
     check_task(task)
-    if is_game(task) and config.behaviour.learner == "planner":
+    game = is_game(task) or is_crafter(task)
+    if game and config.behaviour.learner == "planner":
         raise UserError(
             f"--task {task}: behaviour.learner planner searches continuous actions, and a game's are discrete; use "
             "learner: actor, or a control task such as walker_walk"
         )
-    if is_game(task) and not config.model.continuation:
+    if game and not config.model.continuation:
         raise UserError(
             f"--task {task}: model.continuation is false, so imagination would not know that a game ends; take variant "
             "atari, or a control task such as walker_walk"

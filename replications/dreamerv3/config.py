@@ -32,7 +32,7 @@ class Atari(Strict):
 
 
 class Environment(Strict):
-    observations: Literal["vectors", "image"]  # of control tasks; games show images whatever stands here
+    observations: Literal["vectors", "image"]  # of control tasks; games and Crafter always show images
     size: int = Field(ge=64, le=96, multiple_of=32)  # pixels; four halvings leave 4 x 4 or 6 x 6
     camera: int
     cameras: dict[str, int]  # task -> camera, where it is another one

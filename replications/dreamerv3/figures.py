@@ -7,7 +7,7 @@ predictions (Figure 4) in figures_video.py, published numbers in figures_publish
 
 import sys
 
-from replications.dreamerv3.figures_curves import CURVES, curve_drawing
+from replications.dreamerv3.figures_curves import CRAFTER_TASK, CURVES, curve_drawing
 from replications.dreamerv3.figures_published import BESIDE, REFERENCE, SUITES, tasks_of
 from replications.dreamerv3.figures_scores import TABLES, figure_1, score_table
 from replications.dreamerv3.figures_settings import table_2, table_3, table_4
@@ -29,7 +29,8 @@ FIGURES = {  # name, as in experiments.yaml -> how it is drawn, and of which var
 
 @cli
 def main(arguments: list[str]) -> None:
-    tasks = list(dict.fromkeys(task for suite in SUITES for task in tasks_of(REFERENCE, suite)))
+    published = (task for suite in SUITES for task in tasks_of(REFERENCE, suite))
+    tasks = [*dict.fromkeys(published), CRAFTER_TASK]
     figure_command(arguments, FIGURES, paper="dreamerv3", tasks=tasks, reference=REFERENCE, beside=BESIDE)
 
 

@@ -1,4 +1,4 @@
-"""DreamerV3's learning curves from run files: Figures 6, 10, 13 to 15, 17 and 18, and those of the three agents.
+"""DreamerV3's learning curves from run files: Figures 6, 10, 13 to 15, 17 and 18, Crafter, and the three agents.
 
 What differs between them is data: CURVES. Returns are those of training episodes, as the authors score. A published
 curve is drawn only where ours is of the same agent; hue tells the agent. shared/figures/suite.py draws the pages.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from matplotlib.lines import Line2D
 
 from replications.dreamerv3.figures_published import (
+    CRAFTER,
     INDEPENDENT,
     NAMES,
     STATISTICS,
@@ -28,7 +29,7 @@ from shared.figures.binned import SeedMeans, bin_width
 from shared.figures.command import Drawn, Request
 from shared.figures.curves import collected
 from shared.figures.page import human
-from shared.figures.panels import CONTROL, Axis, Handles, Method, Published, method_handles, single_seeds
+from shared.figures.panels import CONTROL, Axis, Handles, Method, Published, Span, method_handles, single_seeds
 from shared.figures.scores import seeds_first_curve
 from shared.figures.sources import Source, by_curve, origin_note
 from shared.figures.suite import Average, Panel, Words, draw_suite
@@ -57,6 +58,8 @@ STYLES = {  # of published curves; an agent has the hue of ours, darker
 }
 AGENT_NAMES = {"": "last commit", "2024": "2024 agent", "2023": "2023 agent"}
 ABLATION_TASKS = ("cartpole_swingup", "cheetah_run", "finger_turn_hard", "hopper_hop", "walker_walk")
+CRAFTER_TASK = "crafter_reward"
+CRAFTER_RETURNS = Span(-1, 22, (0, 5, 10, 15, 20))  # 22 achievements; all health lost costs 0.9
 
 
 def agent(variant: str) -> str:
@@ -100,6 +103,21 @@ RATIOS = {
     "dreamerv3": HEAD,
     "ratio-1024": Method("replay ratio 1024", "1024", ORANGE),
 }
+ON_CRAFTER = Method("Crafter, last commit, 200M, ratio 512", "full", BLUE)
+CRAFTER_SIZES = {
+    "crafter-size12m": Method("Crafter, 12M", "12M", GREY),
+    "crafter-size25m": Method("Crafter, 25M", "25M", GREEN),
+    "crafter-size50m": Method("Crafter, 50M", "50M", OCHRE),
+    "crafter-size100m": Method("Crafter, 100M", "100M", ORANGE),
+    "crafter": ON_CRAFTER,
+    "crafter-size400m": Method("Crafter, 400M", "400M", PURPLE),
+}
+CRAFTER_RATIOS = {
+    "crafter-ratio-32": Method("Crafter, replay ratio 32", "32", GREY),
+    "crafter-ratio-128": Method("Crafter, replay ratio 128", "128", GREEN),
+    "crafter": ON_CRAFTER,
+    "crafter-ratio-1024": Method("Crafter, replay ratio 1024", "1024", ORANGE),
+}
 ENTROPIES = {
     "dreamerv3": HEAD,
     "entropy-1e-4": Method("entropy scale 1e-4", "1e-4", GREEN),
@@ -110,11 +128,17 @@ PARTS = (  # panels of Figure 6
     ("b  Learning signals", SIGNALS),
     ("c  Model sizes", SIZES),
     ("d  Replay ratios", RATIOS),
+    ("c  Sizes, Crafter", CRAFTER_SIZES),
+    ("d  Ratios, Crafter", CRAFTER_RATIOS),
 )
 OURS = "Ours: the paper has no such figure, and no published curve is drawn in it."
 UNPUBLISHED = (
     "The paper's curves of ablations are not published, nor its list of 14 tasks; these five tasks are ours, of "
     "control from vectors. All runs are of the last commit's agent."
+)
+CRAFTER_NUMBERS = (
+    "Return on Crafter: achievements unlocked, of 22, less a tenth of the health lost. Our source has no published "
+    "curve and no number of it, so none is drawn."
 )
 
 
@@ -172,15 +196,16 @@ AGENT_FIGURES = {"proprio": "agents", "vision": "agents_vision", "atari": "agent
                  "atari100k": "agents_atari100k"}  # fmt: skip
 CURVES = {
     "figure_6": Curves(
-        "Figure 6: what matters, mean over five control tasks, last commit's agent",
+        "Figure 6: what matters, on control and on Crafter, last commit's agent",
         SUITES["proprio"],
-        {**ROBUSTNESS, **SIGNALS, **SIZES, **RATIOS},
+        {**ROBUSTNESS, **SIGNALS, **SIZES, **RATIOS, **CRAFTER_SIZES, **CRAFTER_RATIOS},
         ABLATION_TASKS,
         pooled=PARTS,
         notes=(
             UNPUBLISHED,
-            "Every panel: mean over tasks and seeds, band one standard deviation over both. Published on 14 tasks (a, "
-            "b) and on Crafter and a DMLab task (c, d), whose replay ratios are not known; ours are our choice.",
+            "Every panel: mean over its tasks and seeds, band one standard deviation over both. Published on 14 tasks "
+            "(a, b) and on Crafter and a DMLab task (c, d). The paper's ratios are not known; ours are our choice.",
+            CRAFTER_NUMBERS,
         ),
     ),
     "figure_10": published_figure("Figure 10", SUITES["atari"]),
@@ -210,6 +235,13 @@ CURVES = {
         SIGNALS,
         ABLATION_TASKS,
         notes=(UNPUBLISHED,),
+    ),
+    "crafter": Curves(
+        "Crafter, last commit's agent",
+        CRAFTER,
+        {"crafter": of_agent("crafter")},
+        (CRAFTER_TASK,),
+        notes=(CRAFTER_NUMBERS,),
     ),
     "entropies": Curves(
         "scales of the entropy, task by task, last commit's agent",
@@ -251,19 +283,33 @@ def curve_figure(curves: Curves, request: Request) -> Drawn:
         value="training return",
         left=(0.48, 3.7) if len(panels) != 1 else (1.5, 3.7),
     )
-    return draw_suite(request, panels, summary, _axis(curves, request, ()), words)
+    axis = _axis(_suite_of(curves, curves.methods), request, ())
+    return draw_suite(request, panels, summary, axis, words)
 
 
 def _summary(curves: Curves, request: Request) -> SeedMeans:
     """Bins of training episodes: as the published ones are kept at scale paper; elsewhere a fiftieth of the runs."""
     if request.scale == "paper":
-        return SeedMeans(curves.suite.bin, curves.suite.env_steps, episodes=collected)
+        budgets = [_suite_of(curves, methods).env_steps for _, methods in curves.pooled or [("", curves.methods)]]
+        return SeedMeans(curves.suite.bin, max(budgets), episodes=collected)
     return SeedMeans(bin_width(request.sources, curves.suite.bin), episodes=collected)
 
 
-def _axis(curves: Curves, request: Request, sources: Sequence[Source]) -> Axis:
+def _suite_of(curves: Curves, methods: Mapping[str, Method]) -> Suite:
+    """The suite of a panel: the figure's, or Crafter where its methods are of that."""
+    return CRAFTER if CRAFTER.variant in methods else curves.suite
+
+
+def _span(suite: Suite) -> Span | None:
+    """The y axis of a suite's tasks; None: around what is drawn."""
+    if suite is CRAFTER:
+        return CRAFTER_RETURNS
+    return None if suite.games else CONTROL
+
+
+def _axis(suite: Suite, request: Request, sources: Sequence[Source]) -> Axis:
     """As published at scale paper and where nothing was run; elsewhere to the longest planned run of the panel."""
-    last = float(curves.suite.env_steps)
+    last = float(suite.env_steps)
     if sources and request.scale != "paper":
         last = max(source.total_env_steps for source in sources)
     ticks = [0, last / 2, last]
@@ -284,9 +330,9 @@ def _task_panels(curves: Curves, request: Request) -> list[Panel]:
         shown = [
             curve(request.reference, curves.suite.name, method, task, *STYLES[method]) for method in _behind(curves)
         ]
-        axis = _axis(curves, request, [source for sources in runs.values() for source in sources])
-        span = None if task.startswith("atari_") else CONTROL
-        panels.append(Panel(task, title(task), axis, runs, curves.methods, [line for line in shown if line], span=span))
+        axis = _axis(curves.suite, request, [source for sources in runs.values() for source in sources])
+        shown = [line for line in shown if line]
+        panels.append(Panel(task, title(task), axis, runs, curves.methods, shown, span=_span(curves.suite)))
     return panels
 
 
@@ -307,10 +353,10 @@ def _average_panels(curves: Curves, request: Request) -> list[Panel]:
         average = Average(every, functools.partial(seeds_first_curve, tasks=every, of=of))
         panels.append(
             Panel(
-                *(f"{'gamer' if suite.games else 'task'}_{name}", words, _axis(curves, request, ()), runs),
+                *(f"{'gamer' if suite.games else 'task'}_{name}", words, _axis(suite, request, ()), runs),
                 *(curves.methods, [line for line in shown if line]),
                 average=average,
-                span=None if suite.games else CONTROL,
+                span=_span(suite),
             )
         )
     return panels
@@ -318,13 +364,15 @@ def _average_panels(curves: Curves, request: Request) -> list[Panel]:
 
 def _pooled_panels(curves: Curves, request: Request) -> list[Panel]:
     """Figure 6: all tasks of a variant together, a panel per part."""
-    axis, panels = _axis(curves, request, request.sources), []
+    panels = []
     for words, methods in curves.pooled:
         runs: dict[tuple[str, str], list[Source]] = {}
         for source in request.sources:
             if source.key[1] in methods:
                 runs.setdefault(source.key[:2], []).append(source)
-        panels.append(Panel(words.partition("  ")[2].lower(), words, axis, runs, methods, span=CONTROL))
+        suite = _suite_of(curves, methods)
+        axis = _axis(suite, request, [source for sources in runs.values() for source in sources])
+        panels.append(Panel(words.partition("  ")[2].lower(), words, axis, runs, methods, span=_span(suite)))
     return panels
 
 

@@ -51,6 +51,7 @@ SPELLING = {
     "ms_pacman": "Ms Pacman",
     "up_n_down": "Up n Down",
     "montezuma_revenge": "Montezuma",
+    "crafter_reward": "Crafter",
     "cartpole_balance_sparse": "Cartpole Balance Sp.",
     "cartpole_swingup_sparse": "Cartpole Swingup Sp.",
 }
@@ -62,7 +63,7 @@ class Suite:
 
     name: str  # in the files
     title: str
-    published: str  # method of the files whose agent made the published curve
+    published: str  # method of the files whose agent made the published curve; "" where our source has no number
     variant: str  # ours of the same agent
     last_commit: str  # ours of the last commit's
     others: Sequence[str]
@@ -95,6 +96,7 @@ SUITES = {
         *(("ppo", "sac", "curl", "drqv2"), 1_000_000, 20_000, 40_000),
     ),
 }
+CRAFTER = Suite("crafter", "Crafter", "", "crafter", "crafter", (), 1_000_000, 20_000, 0)  # nothing is published
 
 
 def read(reference: Path, name: str) -> pd.DataFrame:

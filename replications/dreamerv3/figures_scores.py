@@ -263,8 +263,8 @@ def figure_1(request: Request) -> Drawn:
         "that made them: 2024's, and for control from vectors 2023's. Grey: other methods, from the same files. "
         "Coloured: ours, of the same agent, when every task of a suite has a finished run. Which aggregate the paper's "
         "figure shows is not known to us: medians of games and means of control tasks are our choice.",
-        "ProcGen, DMLab and Minecraft: printed numbers, out of scope here (Table 2 has the reasons). BSuite and "
-        "Crafter, two more domains of the paper, have no number in our source.",
+        "ProcGen, DMLab and Minecraft: printed numbers, out of scope here (Table 2 has the reasons). BSuite, out "
+        "of scope too, and Crafter, which has a figure of its own, have no number in our source.",
         *request.notes,
         origin_note(request.sources, request.scale),
     ]

@@ -20,7 +20,7 @@ from shared import config as configs
 from shared import errors, launch, runner
 from shared.envs import atari
 from shared.envs.spec import Env
-from shared.envs.suite import check_task, is_game, libraries, may_end
+from shared.envs.suite import TOYS, check_task, is_crafter, is_game, libraries, may_end
 from shared.envs.vector import VectorEnv
 from shared.errors import UserError
 from shared.replay.streams import StreamReplay
@@ -74,6 +74,11 @@ def check(config: Config, task: str, variant: str) -> None:
             f"--task {task}: environment.observations is vectors, as for control, and a game shows images; take a "
             "variant for games such as atari100k, or a control task such as walker_walk"
         )
+    if is_crafter(task) and vectors:
+        raise UserError(
+            f"--task {task}: environment.observations is vectors, as for control, and Crafter shows images; take "
+            "variant crafter, or a control task such as walker_walk"
+        )
     limit = f"episodes of up to {config.environment.time_limit_env_steps:,} env steps"
     if is_game(task) and variant.startswith("vision"):
         raise UserError(
@@ -84,6 +89,17 @@ def check(config: Config, task: str, variant: str) -> None:
         raise UserError(
             f"--task {task}: variant {variant} has the settings of games ({limit}); take dreamerv3 or vision, or a "
             "game such as atari_pong"
+        )
+    if is_crafter(task) and variant.startswith(("vision", "atari")):
+        raise UserError(
+            f"--task {task}: variant {variant} has the settings of {'games' if variant[0] == 'a' else 'control'} "
+            f"({limit}, action repeat {config.environment.action_repeat}); take variant crafter"
+        )
+    if variant.startswith("crafter") and not is_crafter(task) and task not in TOYS:
+        raise UserError(
+            f"--task {task}: variant {variant} has the settings of Crafter ({limit}, action repeat "
+            f"{config.environment.action_repeat}); take dreamerv3 or vision for control, atari or atari100k for a "
+            "game, or task crafter_reward"
         )
     rows = config.schedule.total_env_steps // config.environment.action_repeat
     if plan(config).first_update >= rows:

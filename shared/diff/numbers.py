@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,9 @@ def task_of(paper: str, variant: str) -> str:
     """
     for experiment in read_yaml(paper_folder(paper) / "experiments.yaml").values():
         if variant in (experiment.get("variants") or {}):
-            special = (experiment.get("special") or {}).get(variant, {})
-            return (special.get("tasks") or experiment["tasks"])[0]
+            specials = (experiment.get("special") or {}).items()
+            own = [special.get("tasks") for pattern, special in specials if fnmatchcase(variant, pattern)]
+            return ([tasks for tasks in own if tasks] or [experiment["tasks"]])[-1][0]
     raise UserError(f"{paper}: no experiment runs variant {variant!r}; name a task with --task")
 
 

@@ -202,5 +202,6 @@ def test_a_side_that_fails_says_why(asked, tmp_path):
 def test_the_task_of_a_variant_is_its_experiments_first():
     assert numbers.task_of("dreamer", "atari").startswith("atari_")
     assert numbers.task_of("planet", "rssm") == "cartpole_swingup"
+    assert numbers.task_of("dreamerv3", "crafter-size12m") == "crafter_reward"  # of its own: a pattern of `special`
     with pytest.raises(UserError, match="no experiment runs"):
         numbers.task_of("planet", "nothing")

@@ -30,6 +30,17 @@ def test_an_unknown_toy_needs_no_renderer_to_be_told(python):
     assert "unknown task 'toy_raech'; did you mean toy_reach, toy_catch?" in answer.stderr
 
 
+@pytest.mark.parametrize("typed", ["crafter", "crafter_rewrad", "crafter_noreward"])
+def test_an_unknown_task_of_crafter_needs_no_renderer_and_no_dm_control(typed, python):
+    code = (
+        "import sys; from shared.envs.suite import make_env\n"
+        f"try: make_env('{typed}', **{SIZES})\n"
+        "finally: print('dm_control' in sys.modules)"
+    )
+    answer = python(code, MUJOCO_GL="off")
+    assert f"unknown task '{typed}'; did you mean crafter_reward?" in answer.stderr and answer.stdout == "False\n"
+
+
 def test_a_name_like_no_other_is_still_told_how_names_look(renderer):
     with pytest.raises(UserError, match="nothing has a similar name.*walker_walk"):
         make_env("qqqqqq", **SIZES)
@@ -70,5 +81,5 @@ def test_what_has_choices_is_what_the_environment_says(task):
     assert has_choices(task) == make_env(task, **SIZES).act_spec.discrete
 
 
-def test_games_have_choices_and_control_tasks_have_not():
-    assert has_choices("atari_pong") and not has_choices("walker_walk")
+def test_games_and_crafter_have_choices_and_control_tasks_have_not():
+    assert has_choices("atari_pong") and has_choices("crafter_reward") and not has_choices("walker_walk")

@@ -11,8 +11,8 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 from replications.dreamerv3 import figures
-from replications.dreamerv3.figures_curves import ABLATION_TASKS, CURVES, PARTS, agent
-from replications.dreamerv3.figures_published import BESIDE, REFERENCE, SUITES, tasks_of
+from replications.dreamerv3.figures_curves import ABLATION_TASKS, CRAFTER_TASK, CURVES, PARTS, agent
+from replications.dreamerv3.figures_published import BESIDE, CRAFTER, REFERENCE, SUITES, tasks_of
 from replications.dreamerv3.figures_scores import TABLES
 from replications.dreamerv3.figures_settings import PAPER_TABLE_2, PARAMETERS
 from shared.config import ROOT, leaves, resolve
@@ -26,7 +26,7 @@ EXPERIMENTS = read_experiments("dreamerv3")
 WITHOUT_RUNS = {**figures.SUMMARY, **figures.SETTINGS}
 PROFILES = ROOT / "workflows" / "profiles"
 TASKS = {suite: tuple(tasks_of(REFERENCE, suite)) for suite in SUITES}
-ALL_TASKS = tuple(dict.fromkeys(task for tasks in TASKS.values() for task in tasks))
+ALL_TASKS = (*dict.fromkeys(task for tasks in TASKS.values() for task in tasks), CRAFTER_TASK)
 CAPTIONS = {
     **dict.fromkeys(CURVES, "dreamerv3_curves"),
     **dict.fromkeys(TABLES, "dreamerv3_tables"),
@@ -93,7 +93,7 @@ def test_every_experiment_has_a_figure_and_every_figure_an_experiment_or_needs_n
     assert not set(EXPERIMENTS) & set(WITHOUT_RUNS)
     published = {f"figure_{name}" for name in (1, 4, 6, 10, 13, 14, 15, 17, 18)}
     published |= {f"table_{name}" for name in (2, 3, 4, 6, 9, 11, 12)}
-    ours = {"agents", "agents_vision", "agents_atari", "agents_atari100k", "entropies"}
+    ours = {"agents", "agents_vision", "agents_atari", "agents_atari100k", "entropies", "crafter"}
     assert set(DRAW) == published | ours
 
 
@@ -124,7 +124,8 @@ def test_a_figure_with_published_numbers_runs_the_agent_that_made_them_on_the_su
 def test_a_figure_of_another_agent_has_no_published_curve(run, name):
     curves = CURVES[name]
     assert not curves.released
-    assert set(EXPERIMENTS[name].tasks) in (set(ABLATION_TASKS), set(TASKS[curves.suite.name]))
+    suite = {CRAFTER_TASK} if curves.suite is CRAFTER else set(TASKS[curves.suite.name])
+    assert set(EXPERIMENTS[name].tasks) in (set(ABLATION_TASKS), suite)
     if name not in LARGE:
         assert "published curve" not in set(DRAW[name](request([])).numbers.get("kind", ()))
 
@@ -150,7 +151,8 @@ def test_a_figure_without_runs_says_so_and_which_agent_it_is_of(name):
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in LARGE])
 def test_a_figure_of_a_smoke_run_is_stamped(run, name):
     variant = figures.FIGURES[name].variants[0]
-    task = "atari_pong" if variant.startswith("atari") else "cartpole_swingup"
+    others = {"atari": "atari_pong", "crafter": CRAFTER_TASK}
+    task = next((task for suite, task in others.items() if variant.startswith(suite)), "cartpole_swingup")
     drawn = DRAW[name](request([run(task, variant, scale="smoke")], scale="smoke"))
     assert "smoke: not a result" in words(drawn.figure)
 
@@ -169,10 +171,11 @@ def test_a_caption_knows_its_figure(name):
 def test_a_small_scale_plans_few_runs_that_fit_their_suites(scale):
     content = read_scale(PROFILES / scale / "scale.yaml")
     runs = {one for name in EXPERIMENTS for one in planned_runs("dreamerv3", name, content)}
-    assert 4 <= len(runs) <= 12
+    assert 4 <= len(runs) <= 14
     for one in runs:
         vectors = resolve("dreamerv3", one.variant, content)["values"]["environment"]["observations"] == "vectors"
-        assert not (vectors and one.task.startswith("atari"))
+        assert not (vectors and one.task.startswith(("atari", "crafter")))
+        assert one.variant.startswith("crafter") == (one.task == CRAFTER_TASK)
     if scale == "smoke":
         every = {
             (one.framework, figure) for figure in EXPERIMENTS for one in planned_runs("dreamerv3", figure, content)
@@ -221,6 +224,7 @@ def test_averages_wait_for_every_task(whole_suite):
 def test_figure_6_pools_its_tasks_part_by_part(run):
     paths = [run(task, variant) for task in ABLATION_TASKS[:2] for variant in ("dreamerv3", "size1m", "ratio-32")]
     paths += [run(ABLATION_TASKS[0], "no-unimix", training=lambda s, n: 7.0)]
+    paths += [run(CRAFTER_TASK, "crafter", training=lambda s, n: 5.0)]
     drawn = DRAW["figure_6"](request(paths))
     curves = rows(drawn.numbers, kind="curve").drop_duplicates(["task", "method"])
     full = "DreamerV3, last commit, 12M, ratio 512"
@@ -232,7 +236,12 @@ def test_figure_6_pools_its_tasks_part_by_part(run):
         ("model sizes", "1M parameters"),
         ("replay ratios", full),
         ("replay ratios", "replay ratio 32"),
+        ("sizes, crafter", "Crafter, last commit, 200M, ratio 512"),
+        ("ratios, crafter", "Crafter, last commit, 200M, ratio 512"),
     }
+    assert set(rows(drawn.numbers, kind="curve", task="sizes, crafter")["mean"]) == {5.0}
+    assert [axes.get_ylim() for axes in drawn.figure.axes[:6]] == [(0, 1000)] * 4 + [(-1, 22)] * 2
+    assert [axes.get_xlim()[1] for axes in drawn.figure.axes[:6]] == [500_000] * 4 + [1_000_000] * 2
     assert set(rows(drawn.numbers, kind="curve", method="no unimix")["mean"]) == {7.0}
     page = words(drawn.figure)
     assert "2 tasks" in page and "these five tasks are ours" in page
@@ -245,6 +254,14 @@ def test_a_small_scale_shows_the_agents_on_tasks_that_were_run(run):
     page = words(drawn.figure)
     assert "DreamerV3, last commit, ours: torch" in page and "DreamerV3, 2023 agent: NOT RUN" in page
     assert drawn.figure.axes[0].get_xlim() == (0, 25_000)
+
+
+def test_crafter_is_drawn_alone_and_says_why(run):
+    drawn = DRAW["crafter"](request([run(CRAFTER_TASK, "crafter", seed=seed) for seed in (0, 1)]))
+    assert set(drawn.numbers["task"]) == {CRAFTER_TASK} and set(drawn.numbers["kind"]) == {"curve", "seed"}
+    page = words(drawn.figure)
+    assert "no published curve and no number of it" in page and "last commit, ours: torch" in page
+    assert drawn.figure.axes[0].get_ylim() == (-1, 22) and drawn.figure.axes[0].get_xlim() == (0, 1_000_000)
 
 
 def test_an_unfinished_run_is_told_with_its_progress(run):
@@ -318,11 +335,14 @@ def test_table_2_sets_the_papers_benchmarks_beside_the_configuration():
     columns = ["tasks", "env steps", "action repeat", "environments", "replay ratio", "size"]
     paper = frame.loc["paper, Table 2", columns].to_numpy().tolist()
     assert paper == [list(values) for values in PAPER_TABLE_2.values()]
-    assert frame.loc["here, last commit", columns].to_numpy().tolist() == paper, "the last commit's agent has all of it"
+    here = frame.loc["here, last commit", columns].to_numpy().tolist()
+    assert paper[-1][2] == "–" and here[-1][2] == 1  # Crafter's action repeat is not in our source
+    assert here == [*paper[:-1], [*paper[-1][:2], 1, *paper[-1][3:]]], "the last commit's agent has all of it"
+    assert "here, crafter" not in frame.index
     # the published agents: 2024's code differs in one ratio, 2023's in environments and size
     assert frame.loc["here, atari100k-2024", columns].tolist() == [26, 400_000, 4, 1, 256, "200M"]
     assert frame.loc["here, proprio-2023", columns].tolist() == [18, 500_000, 2, 4, 512, "S (2023)"]
-    assert len(frame.filter(like="out of scope", axis=0)) == 5
+    assert len(frame.filter(like="out of scope", axis=0)) == 4
 
 
 def test_suites_differ_in_what_table_2_shows_and_in_their_environments_alone():
@@ -331,7 +351,7 @@ def test_suites_differ_in_what_table_2_shows_and_in_their_environments_alone():
     looking = {"schedule.evaluate_every_env_steps", "schedule.checkpoint_every_env_steps"}
     of = {
         suite.last_commit: dict(leaves(resolve("dreamerv3", suite.last_commit, {"name": "paper"})["values"], where=""))
-        for suite in SUITES.values()
+        for suite in (*SUITES.values(), CRAFTER)
     }
     keys = {key for values in of.values() for key in values}
     differing = {key for key in keys if len({str(values[key]) for values in of.values()}) > 1} - looking

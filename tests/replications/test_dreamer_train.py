@@ -167,6 +167,7 @@ def call(tmp_path, capsys, task="toy_reach", extra=(), variant="dreamer", **chan
         ({"task": "atari_pnog"}, ["atari_pnog", "atari_pong"]),
         ({"task": "atari_pong", "variant": "planet"}, ["atari_pong", "learner: actor"]),
         ({"task": "atari_pong"}, ["atari_pong", "model.continuation is false", "variant atari"]),
+        ({"task": "crafter_reward"}, ["crafter_reward", "model.continuation is false"]),
         (
             {"task": "walker_walk", "variant": "atari"},
             [

@@ -24,7 +24,7 @@ from tests import tiny_dreamerv3
 ACTIONS = 3
 IMAGE = {"image": ArraySpec((64, 64, 3), "uint8")}
 VECTORS = {"height": ArraySpec((), "float32"), "velocity": ArraySpec((4,), "float32")}
-GAMES = {"atari", "atari-2024", "atari100k"}
+GAMES = {"atari", "atari-2024", "atari100k", "crafter"}
 VARIANTS = (
     "dreamerv3",
     "proprio-2024",
@@ -35,6 +35,7 @@ VARIANTS = (
     "atari",
     "atari-2024",
     "atari100k",
+    "crafter",
     "advantage-normalisation",
     "huber-heads",
     "no-reward-value-gradients",
@@ -46,7 +47,7 @@ CHECKS = [check for check in agent_suite.CHECKS if check is not agent_suite.expl
 
 
 def spec_of(variant):
-    if variant.startswith("vision"):
+    if variant.startswith(("vision", "crafter")):
         return IMAGE
     if variant.startswith("atari"):
         return {"image": ArraySpec((64, 64, 3 if variant.startswith("atari100k") else 1), "uint8")}
@@ -110,7 +111,7 @@ def uniform(*shape, seed=0):
 
 # ------------------------------------------------------------------------------------------------------- the numbers
 
-SUITES = ("dreamerv3", "vision", "atari", "atari100k")
+SUITES = ("dreamerv3", "vision", "atari", "atari100k", "crafter")
 OF_A_SUITE = ("environment.", "model.size", "schedule.total_env_steps", "schedule.train_ratio")
 OF_NOTHING_LEARNED = ("schedule.evaluate_every_env_steps", "schedule.checkpoint_every_env_steps")  # looks, saves
 
@@ -126,6 +127,16 @@ def test_one_set_of_hyperparameters_serves_every_suite(suite):
     shown = (*OF_A_SUITE, *OF_NOTHING_LEARNED)
     assert ours.keys() >= theirs.keys()
     assert [key for key in theirs if ours[key] != theirs[key] and not key.startswith(shown)] == []
+
+
+def test_sizes_and_ratios_on_crafter_change_that_alone():
+    """As size50m and ratio-32 do to control from vectors: one number of the suite's."""
+    suite = flat_values("crafter")
+    for variant, (key, value) in {
+        **{f"crafter-size{size}": ("model.size", size) for size in ("12m", "25m", "50m", "100m", "400m")},
+        **{f"crafter-ratio-{ratio}": ("schedule.train_ratio", ratio) for ratio in (32, 128, 1024)},
+    }.items():
+        assert flat_values(variant) == {**suite, key: value} != suite
 
 
 def test_an_older_agent_is_the_same_in_every_suite():

@@ -16,6 +16,7 @@ from replications.dreamerv3.config import Config
 from shared import launch
 from shared.config import ROOT, build, write_resolved
 from shared.envs.spec import ActSpec
+from shared.envs.suite import libraries
 from shared.replay.streams import StreamReplay
 from shared.results import read_run
 from tests import tiny, tiny_dreamerv3
@@ -158,13 +159,19 @@ def test_workers_do_not_change_the_numbers(tmp_path):
     tiny.assert_same(tmp_path / "one.h5", tmp_path / "two.h5")
 
 
-@pytest.mark.parametrize(("variant", "task"), [("dreamerv3", "cartpole_swingup"), ("atari100k-2024", "atari_breakout")])
+@pytest.mark.parametrize(
+    ("variant", "task"),
+    [("dreamerv3", "cartpole_swingup"), ("atari100k-2024", "atari_breakout"), ("crafter", "crafter_reward")],
+)
 def test_tasks_of_the_suites_run(tmp_path, variant, task):
     changes = {"schedule__total_env_steps": 160, "schedule__evaluate_every_env_steps": 160}
     path = write_config(tmp_path / "config.yaml", variant, **changes)
     arguments = ["--config", str(path), "--seed", "3", "--threads", "1"]
     assert train.main([*arguments, "--task", task, "--out", str(tmp_path / "seed_3.h5")]) == 0
-    assert np.isfinite(read_run(tmp_path / "seed_3.h5").tables["learn/update"]["loss"]).all()
+    result = read_run(tmp_path / "seed_3.h5")
+    assert np.isfinite(result.tables["learn/update"]["loss"]).all()
+    named = result.provenance["sessions"][0]["libraries"]
+    assert all(f"{name} " in named for name in libraries(task))
 
 
 # ------------------------------------------------------------------------------------------------ the parts
@@ -204,6 +211,7 @@ def test_the_papers_plan_of_every_suite():
         "atari-2024": (1040, 32),
         "atari100k": (1088, 8),
         "atari100k-2024": (80, 4),
+        "crafter": (1088, 2),
     }
     for variant, (first, per_update) in expected.items():
         config = build(Config, paper_values(variant), where=variant)
@@ -257,6 +265,11 @@ def call(tmp_path, capsys, task="toy_reach", extra=(), variant="dreamerv3", **ch
         ({"task": "atari_pong"}, ["atari_pong", "observations is vectors", "atari100k"]),
         ({"task": "atari_pong", "variant": "vision-2024"}, ["atari_pong", "vision-2024", "60 env steps", "take atari"]),
         ({"task": "walker_walk", "variant": "atari100k"}, ["walker_walk", "settings of games", "dreamerv3 or vision"]),
+        ({"task": "crafter_reward"}, ["crafter_reward", "observations is vectors", "variant crafter"]),
+        ({"task": "crafter_reward", "variant": "vision"}, ["settings of control", "60 env steps", "variant crafter"]),
+        ({"task": "crafter_reward", "variant": "atari"}, ["settings of games", "repeat 2", "take variant crafter"]),
+        ({"task": "walker_walk", "variant": "crafter"}, ["walker_walk", "settings of Crafter", "dreamerv3 or vision"]),
+        ({"task": "atari_pong", "variant": "crafter"}, ["atari_pong", "settings of Crafter", "atari or atari100k"]),
         ({"extra": ["--framework", "numpy"]}, ["numpy", "torch and in jax"]),
         ({"schedule__fill_windows": 1024}, ["about 300 rows", "after 1,036", "schedule.fill_windows"]),
         ({"exploration__prefill": "random"}, ["exploration.prefill: random", "batch.context: 0"]),
