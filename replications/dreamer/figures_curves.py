@@ -73,9 +73,9 @@ METHODS = {  # of several figures
     "planet": Method("PlaNet (online planning)", "PlaNet", PURPLE),
 }
 TABLE_COLORS = {D4PG: LINE_COLOR, A3C: LINE_COLOR}
-HEIGHT = 1.05  # inches of a panel
+HEIGHT = 1.05  # inches of a panel; twice that where it is alone
 # columns -> inches left of the first panel, from one panel to the next, and of these beside the panel
-LAYOUT = {2: (0.6, 3.3, 0.75), 3: (0.6, 2.2, 0.75), 4: (0.46, 1.7, 0.36)}
+LAYOUT = {1: (1.2, 4.9, 0.75), 2: (0.6, 3.3, 0.75), 3: (0.6, 2.2, 0.75), 4: (0.46, 1.7, 0.36)}
 LABELS, AXIS_LABEL, LEGEND_LINE = 0.2, 0.22, 0.135  # inches
 STATUS_CHARACTERS = 38  # of a line above a panel
 TICKS = (0, 1_000_000, 2_000_000, 3_000_000, 4_000_000, 5_000_000)
@@ -231,7 +231,7 @@ def curve_figure(curves: Curves, request: Request) -> Drawn:
     }
     heads = [*map(len, status.values()), *([0] if curves.out_of_scope else [])]
     legend_height = LEGEND_LINE * max(len(methods), len(lines)) + 0.1
-    grid = panel_grid(heads, _columns(spans.values()), legend_height)
+    grid = panel_grid(heads, 1 if len(heads) == 1 else _columns(spans.values()), legend_height)
     tables = []
     with styled():
         page = Page(f"Dreamer, {curves.title}", request.scale, grid.body, _notes(curves, request, of_task, summary))
@@ -258,7 +258,7 @@ def panel_grid(heads: Sequence[int], columns: int, legend_height: float) -> Grid
         heads=heads,
         columns=columns,
         width=across - beside,
-        height=HEIGHT,
+        height=HEIGHT if columns > 1 else 2 * HEIGHT,
         left=left,
         across=across,
         labels=LABELS,
