@@ -94,6 +94,8 @@ def sizes_of(panels: int) -> Sizes:
         return Sizes(1, 1.5, 4.6, 4.2, 2.3, 90)
     if panels <= 4:
         return Sizes(4, 0.48, 1.69, 1.3, 1.15, 36)
+    if panels <= 6:
+        return Sizes(3, 0.48, 2.25, 1.8, 1.15, 44)
     if panels <= 22:
         return Sizes(5, 0.48, 1.35, 0.98, 0.8, 32, 6.2)
     return Sizes(6, 0.48, 1.125, 0.78, 0.62, 26, 6.4)
