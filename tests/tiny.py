@@ -1,14 +1,13 @@
 """A PlaNet configuration so small that a whole run takes seconds, and a run of it in a process of its own."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from shared.config import ROOT, read_yaml, replace, write_resolved
+from tests import nursery
 
 CHANGES = {
     "environment.time_limit_env_steps": 120,
@@ -64,26 +63,11 @@ def train(
     paper: str = "planet",
 ):
     """One training process. `die` names a moment for tests/die.py; the result has returncode, stdout and stderr."""
-    start = ["-m", "tests.die", paper, die] if die else ["-m", f"replications.{paper}.train"]
-    command = [
-        sys.executable,
-        *start,
-        "--config",
-        str(config),
-        "--task",
-        task,
-        "--seed",
-        str(seed),
-        "--out",
-        str(out),
-        "--threads",
-        "1",
-        *extra,
-    ]
+    module, start = ("tests.die", [paper, die]) if die else (f"replications.{paper}.train", [])
+    named = ["--config", str(config), "--task", task, "--seed", str(seed), "--out", str(out), "--threads", "1"]
     # A run of seconds, before which XLA would think for half a minute.
     quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"}
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **quick}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    return nursery.child(module, [*start, *named, *extra], {**os.environ, "PYTHONPATH": str(ROOT), **quick})
 
 
 def content(path: Path) -> dict[str, np.ndarray | str]:

@@ -1,5 +1,6 @@
 # The mathematical core: how exact the formulas are, what gradient estimators cost, how many wrong formulas tests notice.
-# Nothing is trained here; what is measured is the same at every scale, but torch.compile, which takes minutes.
+# Nothing is trained here; what is measured is the same at every scale, but that smoke leaves out torch.compile, which takes
+# minutes, and has fewer random problems and draws for the estimators.
 
 # Written by make mutants, an hour's work that nobody runs for a figure; without it the report has no such page.
 MUTATION_SCORES = "results/evidence/core/mutation.json"
@@ -65,9 +66,10 @@ rule measure_estimators:
     conda:
         "../environment.yml"
     params:
+        size="--samples 5000 --problems 8" if SCALE["name"] == "smoke" else "",
         code=lambda wildcards: code_digest(["shared/formulas", "shared/testing/estimators.py"])[:12],
     shell:
-        "python -m shared.testing.estimators --numbers {output.numbers} 2>&1 | tee {log}"
+        "python -m shared.testing.estimators --numbers {output.numbers} {params.size} 2>&1 | tee {log}"
 
 
 rule draw_estimators:

@@ -12,7 +12,8 @@ SCALE = ROOT / "workflows" / "profiles" / "laptop" / "scale.yaml"
 
 
 def keep(results):
-    return evidence.main(["--scale", str(SCALE), "--paper", "planet", "--results", str(results)])
+    call = ["--scale", str(SCALE), "--paper", "planet", "--results", str(results), "--figures", "figure_4", "figure_12"]
+    return evidence.main(call)
 
 
 def make_run(results, seed, **options):
