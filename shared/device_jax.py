@@ -1,7 +1,7 @@
 """What every JAX agent needs of its device: threads and choice of device, exact arithmetic, arrays back to NumPy.
 
-Also what makes JAX quick on a CPU: compiled programs are kept between runs, freed memory between updates, and uniform
-noise is drawn two at a time. The twin of device_torch.py.
+Also what makes JAX quick on a CPU: XLA's older emitters, compiled programs kept between runs, freed memory kept between
+updates, and uniform noise drawn two at a time. The twin of device_torch.py.
 """
 
 import hashlib
@@ -11,12 +11,14 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 from jax import Array, lax
 
 from shared.errors import UserError
 from shared.host_memory import keep_memory
 
+EMITTERS = "xla_cpu_use_fusion_emitters"
 CACHE = Path(__file__).resolve().parents[1] / ".cache" / "jax"
 
 
@@ -29,6 +31,7 @@ def prepare(device: str, threads: int) -> str:
       UserError: "cuda" was asked for and JAX sees none.
     """
     os.environ["NPROC"] = str(threads)  # the size of XLA's thread pools on a CPU
+    choose_emitters()
     keep_compiled(threads)
     keep_memory()
     if device == "cpu":
@@ -41,6 +44,17 @@ def prepare(device: str, threads: int) -> str:
     if device == "cuda" and not available:
         raise UserError("--device cuda: JAX sees no CUDA device; use --device cpu, or install jax[cuda12]")
     return "cuda" if available else "cpu"
+
+
+def choose_emitters() -> None:
+    """XLA's older code for CPUs, which compiles these agents faster and runs them no slower (benchmarks/README.md).
+
+    XLA ends a process that names a flag it does not know, so this is done for the versions that have it. A user's own
+    choice in XLA_FLAGS stands.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if jaxlib.__version__.startswith("0.10.") and EMITTERS not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --{EMITTERS}=false".strip()
 
 
 def set_exact_arithmetic() -> None:

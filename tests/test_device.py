@@ -1,4 +1,7 @@
-"""The noise that device_torch.py and device_jax.py draw several numbers at a time: uniform, independent, repeatable."""
+"""The noise that device_torch.py and device_jax.py draw several numbers at a time: uniform, independent, repeatable;
+and which of XLA's emitters JAX is given."""
+
+import os
 
 import jax
 import numpy as np
@@ -40,3 +43,23 @@ def test_any_shape_is_filled_and_a_seed_repeats_it(framework, shape):
     np.testing.assert_array_equal(noise, draw(framework, 2, shape))
     if noise.size > 2:
         assert (noise != draw(framework, 3, shape)).any()
+
+
+@pytest.mark.parametrize(
+    ("version", "before", "after"),
+    [
+        ("0.10.2", None, "--xla_cpu_use_fusion_emitters=false"),
+        ("0.10.2", "--xla_dump_to=/tmp/x", "--xla_dump_to=/tmp/x --xla_cpu_use_fusion_emitters=false"),
+        ("0.10.2", "--xla_cpu_use_fusion_emitters=true", "--xla_cpu_use_fusion_emitters=true"),  # the user's own choice
+        ("0.11.0", "", ""),  # XLA would end the process, were the flag gone
+    ],
+)
+def test_older_emitters_are_chosen_where_they_are_known(monkeypatch, version, before, after):
+    monkeypatch.setattr(device_jax.jaxlib, "__version__", version)
+    monkeypatch.setenv("XLA_FLAGS", "")  # so that it is put back afterwards
+    if before is None:
+        monkeypatch.delenv("XLA_FLAGS")
+    else:
+        monkeypatch.setenv("XLA_FLAGS", before)
+    device_jax.choose_emitters()
+    assert os.environ.get("XLA_FLAGS", "") == after
