@@ -55,6 +55,9 @@ PLANNERS = {
     "camera-ready": {"planner__discount": 0.99},
 }
 FLOAT64 = 1e-10
+# As few optimisations as tests/replications/conftest.py leaves make float64 convolutions ten times slower, which a
+# hundred updates feel; this is the middle between the time of the compiler and that of the updates.
+STEADY = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
 
 
 @pytest.fixture(autouse=True)
@@ -120,12 +123,12 @@ def jax_updates(config, inputs, parameters, marks):
     moments = agent_jax.make_optimiser(config.optimiser).init(model)
     arrays = {name: jnp.asarray(value) for name, value in inputs.items()}
 
-    @jax.jit
     def step(model, moments):
         grads, metrics = agent_jax.gradients(model, config.loss, **arrays)
         model, moments, norm = agent_jax.update(config.optimiser, model, moments, grads)
         return model, moments, grads, metrics | {"grad_norm": norm}
 
+    step = jax.jit(step, compiler_options=STEADY if max(marks) > 10 else {})
     results = {}
     for update in range(1, max(marks) + 1):
         model, moments, grads, metrics = step(model, moments)
