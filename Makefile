@@ -61,8 +61,8 @@ bench: env gl  ## time this machine beside its own ceiling (an hour; leave it al
 	@$(IN_ENV) python -m benchmarks.replay --out results/benchmarks/replay.json
 	@$(IN_ENV) python -m benchmarks.formulas --out results/benchmarks/formulas.json
 
-# Tests of agents wait for XLA's compiler more than for anything else; its older emitters take half the time. Formulas are
-# tested with the emitters that users have, so these are two runs of pytest, and both are always made.
+# Agents are compiled by XLA's older emitters, as runs on a CPU are (shared/device_jax.py), formulas by those that JAX has
+# by default; so these are two runs of pytest, and both are always made.
 PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python -m pytest -n auto --maxprocesses 8 --dist loadfile
 AGENTS = tests/replications tests/golden
 
