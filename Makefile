@@ -63,7 +63,7 @@ bench: env gl  ## time this machine beside its own ceiling (an hour; leave it al
 
 # Agents are compiled by XLA's older emitters, as runs on a CPU are (shared/device_jax.py), formulas by those that JAX has
 # by default; so these are two runs of pytest, and both are always made.
-PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python -m pytest -n auto --maxprocesses 8 --dist loadfile
+PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 AGENTS = tests/replications tests/golden
 
 test: env gl  ## every test, a process per core

@@ -23,6 +23,28 @@ hypothesis.settings.register_profile("nightly", max_examples=500, **_SETTINGS)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+# Files that take a minute and more of a core, begun first: a worker that begins one last would keep the others waiting.
+LONG = (
+    "workflows/test_report.py",
+    "test_resume.py",
+    "workflows/test_reruns.py",
+    "diff/test_numbers.py",
+    "replications/test_dreamer_parity.py",
+    "replications/test_dreamerv3_train.py",
+    "replications/test_dreamerv2_parity.py",
+    "replications/test_planet_parity.py",
+    "replications/test_dreamerv3_parity.py",
+    "replications/test_dreamerv3_jax.py",
+    "replications/test_dreamerv2_train.py",
+    "replications/test_dreamer_train.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(LONG)))
+
+
 def pytest_addoption(parser):
     parser.addoption(
         "--golden-dir",
