@@ -80,4 +80,4 @@ def test_without_a_complete_run_nothing_is_kept(tmp_path, capsys):
 
 def test_committed_evidence_is_small():
     total = sum(path.stat().st_size for path in (ROOT / "results" / "evidence").rglob("*") if path.is_file())
-    assert total < 20 * 2**20, f"results/evidence holds {total / 2**20:.1f} MiB; the whole tree must stay under 64"
+    assert total < 16 * 2**20, f"results/evidence holds {total / 2**20:.1f} MiB; the whole tree must stay under 64"
