@@ -47,8 +47,10 @@ def prepare(device: str, threads: int) -> str:
 
 
 def choose_emitters() -> None:
-    """XLA's older code for CPUs, which compiles these agents faster and runs them no slower (benchmarks/README.md).
+    """XLA's older code for CPUs, which compiles these agents faster and runs them no slower.
 
+    Measured once, CPU time on one busy core, DreamerV3 at size 1M, 8 x 32: the first update 12.6 against 18.3 s from
+    vectors and 18.7 against 23.4 s from pixels, later ones 167 against 210 ms and 1073 against 1074 ms.
     XLA ends a process that names a flag it does not know, so this is done for the versions that have it. A user's own
     choice in XLA_FLAGS stands.
     """

@@ -21,6 +21,8 @@ from pathlib import Path
 
 from shared.config import ROOT
 
+LIMIT_SECONDS = 300  # of one trainer; then it is killed, and its status is -SIGALRM
+
 
 class Nursery:
     """A process that forks trainers, one after the other."""
@@ -68,6 +70,7 @@ def child(module: str, arguments: list[str], environment: dict[str, str]) -> sub
 
 def become(job: dict) -> int:
     """In the child: turn into the process that was asked for. Returns its status."""
+    signal.alarm(LIMIT_SECONDS)
     for number, path in ((1, job["out"]), (2, job["err"])):
         target = os.open(path, os.O_WRONLY | os.O_CREAT)
         os.dup2(target, number)
