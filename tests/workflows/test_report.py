@@ -24,7 +24,7 @@ KEPT = {  # paper -> experiment -> the variants kept: what is left has every rul
         "figure_11": ["rssm"],
         "figure_12": [],
     },
-    "dreamer": {"figure_9": ["atari"]},
+    "dreamer": {"figure_4": ["dreamer"], "figure_5": ["dreamer"], "figure_9": ["atari"]},
 }
 FIGURES = [f"{paper}/{figure}" for paper, figures in KEPT.items() for figure in figures]
 CORE = ("numerics", "estimators", *(["mutation"] if MEASURED else []))
@@ -71,6 +71,7 @@ def test_every_figure_has_picture_numbers_and_sources(finished):
             assert (folder / f"{figure}.{suffix}").stat().st_size > 100
     folder = finished.path("results/smoke/planet")
     assert (folder / "table_1.md").is_file() and (folder / "figure_10.gif").is_file()
+    assert finished.path("results/smoke/dreamer/figure_5.gif").is_file()
     game = json.loads(finished.path("results/smoke/dreamer/figure_9.json").read_text())["runs"]
     assert [(run["framework"], run["task"]) for run in game] == [("jax", "atari_pong"), ("torch", "atari_pong")]
     sources = json.loads((folder / "figure_4.json").read_text())
@@ -135,7 +136,7 @@ def test_the_report_renders_in_a_browser_without_network(finished, tmp_path):
     dump = subprocess.run([*command, "--dump-dom", address], capture_output=True, text=True, timeout=120, check=True)
     shown = re.findall(r'<img class="item[^>]*src="data:image/(png|gif);[^,"]*base64,(.{30})', dump.stdout, re.DOTALL)
     assert [kind for kind, _ in shown].count("png") == len(FIGURES) + len(CORE), "each figure is on the opening page"
-    assert [kind for kind, _ in shown].count("gif") == 1
+    assert [kind for kind, _ in shown].count("gif") == 2
     assert all(not data.startswith("R0lGODlhAQABAAAAACH5") for _, data in shown), "the placeholder is gone"
     picture = tmp_path / "page.png"
     subprocess.run([*command, f"--screenshot={picture}", address], capture_output=True, timeout=120, check=True)
