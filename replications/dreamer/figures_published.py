@@ -148,10 +148,15 @@ def read_curves(path: Path) -> pd.DataFrame:
 
 def released_curve(path: Path, task: str, color: str) -> Published:
     """The released curve of one task: five seeds of the TF2 code, mean and one standard deviation."""
+    return Published("Dreamer, TF2 code, released", _released_points(path, task), color, (0, (1, 1)), CURVE_ORIGIN)
+
+
+@functools.lru_cache(maxsize=32)
+def _released_points(path: Path, task: str) -> pd.DataFrame:
+    """The points of one released curve: columns of seed_means. Kept: a figure and its legend ask for the same ones."""
     rows = read_curves(path)
     rows = rows[rows["task"] == task].assign(episodes=math.nan)
-    points = seed_means(rows, CURVE_BIN, CURVE_SEEDS)
-    return Published("Dreamer, TF2 code, released", points, color, (0, (1, 1)), CURVE_ORIGIN)
+    return seed_means(rows, CURVE_BIN, CURVE_SEEDS)
 
 
 def length_note(sources: Iterable[Source]) -> list[str]:

@@ -124,7 +124,8 @@ def _draw(count: int, rng: np.random.Generator) -> np.ndarray:
 def _resample(seeds: Sequence[np.ndarray], drawn: np.ndarray | None, rng: np.random.Generator) -> list[np.ndarray]:
     """One bootstrap draw of one task: seeds first (unless drawn already), then episodes within each drawn seed."""
     drawn = _draw(len(seeds), rng) if drawn is None else drawn
-    return [seeds[i][_draw(seeds[i].size, rng)] for i in drawn]
+    # A single episode is drawn as it is: drawing one of one takes nothing from the generator, only time.
+    return [seeds[i] if seeds[i].size == 1 else seeds[i][_draw(seeds[i].size, rng)] for i in drawn]
 
 
 def _finite(who: str, scores: np.ndarray) -> np.ndarray:

@@ -3,8 +3,7 @@ rounding of the authors' float32."""
 
 import numpy as np
 
-# Nearly all of the time would be spent in compiling, each function for one call; these quarter it.
-QUICK_COMPILATION = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+from tests.compilation import QUICK
 
 FLOAT32_ROUNDING = np.finfo(np.float32).eps
 
@@ -38,7 +37,7 @@ def _with_jax(library, function, fixed, wanted, loss):
     with library.settings() as jax:                           # the conversion too, else it is to float32
         fixed, wanted = _convert(library, fixed), _convert(library, wanted)
         run = jax.value_and_grad(total, has_aux=True) if wanted else lambda *x: (total(*x), {})
-        run = jax.jit(run, compiler_options=QUICK_COMPILATION) if library.jit else run
+        run = jax.jit(run, compiler_options=QUICK) if library.jit else run
         (_, results), gradients = run(wanted, fixed)
         return results, gradients
 

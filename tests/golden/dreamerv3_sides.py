@@ -8,8 +8,8 @@ import numpy as np
 
 from shared.envs.spec import ActSpec, ArraySpec
 from shared.formulas.normalization import ema
+from tests.compilation import QUICK
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # of XLA: little work
 OBS_SPEC = {"position": ArraySpec((2,), "float32")}
 
 

@@ -20,15 +20,13 @@ from shared.testing import agent_parity
 from shared.testing.parity import assert_same
 from shared.training.loop import to_numpy
 from tests import tiny_dreamer
+from tests.compilation import STEADY
 from tests.replications.test_planet_parity import public_names
 
 ACTIONS, BATCH, LENGTH = 3, 2, 4
 LEARNING = ("model", "loss", "behaviour", "optimisers")  # the groups of the config that an update depends on
 GROUPS = ("model", "actor", "value", "decoder")  # of parameters, by optimiser
 FLOAT64 = 1e-10
-# As few optimisations as tests/replications/conftest.py leaves make float64 convolutions ten times slower, which a
-# hundred updates feel; this is the middle between the time of the compiler and that of the updates.
-QUICK_UPDATES = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
 
 
 def learning_variants():
@@ -165,7 +163,7 @@ def jax_updates(variant, inputs, parameters, marks):
         networks, moments, norms = agent_jax.update(settings, networks, moments, grads)
         return networks, moments, grads, metrics | norms
 
-    step = jax.jit(step, compiler_options=QUICK_UPDATES if max(marks) > 10 else {})
+    step = jax.jit(step, compiler_options=STEADY if max(marks) > 10 else {})
     results = {}
     for update in range(1, max(marks) + 1):
         networks, moments, grads, metrics = step(networks, moments)

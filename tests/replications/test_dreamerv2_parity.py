@@ -22,15 +22,12 @@ from shared.testing import agent_parity
 from shared.testing.parity import assert_same
 from shared.training.loop import to_numpy
 from tests import tiny_dreamerv2
+from tests.compilation import QUICK, STEADY
 from tests.replications.test_planet_parity import public_names
 
 ACTIONS, BATCH, LENGTH = 3, 2, 4
 LEARNING = ("model", "loss", "behaviour", "optimisers")  # the groups of the config that an update depends on
 FLOAT64 = 1e-10
-# What tests/replications/conftest.py leaves takes XLA four times as long. Convolutions in float64 are slow without its
-# optimisations, which a hundred updates feel: STEADY is for them.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-STEADY = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
 
 
 def learning_variants():

@@ -22,6 +22,7 @@ from shared.testing import agent_parity
 from shared.testing.parity import assert_same
 from shared.training.loop import to_numpy
 from tests import tiny_dreamerv3
+from tests.compilation import QUICK
 from tests.replications.test_planet_parity import public_names
 
 ACTIONS, BATCH, LENGTH, SIDE = 3, 2, 3, 32
@@ -29,8 +30,6 @@ LEARNING = ("model", "loss", "behaviour", "optimisers")  # the groups of the con
 FLOAT64 = 1e-9
 NAMES = ("torch", "jax")
 MODULES = {"torch": agent_torch, "jax": agent_jax}
-# What tests/replications/conftest.py leaves takes XLA four times as long.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 # Smaller yet than tests/tiny_dreamerv3.py, and fewer free nats than the KL of such small networks has.
 TINY = {
     "loss__free_nats": 0.02, "model__bins": 15, "model__vector_layers": 1, "model__reward_layers": 1,

@@ -21,6 +21,7 @@ from shared.envs.spec import ActSpec
 from shared.testing import agent_parity
 from shared.testing.parity import assert_same
 from tests import tiny
+from tests.compilation import STEADY
 from tests.replications.test_planet import make_batch
 
 ACTIONS, BATCH, LENGTH = 2, 2, 4
@@ -55,9 +56,6 @@ PLANNERS = {
     "camera-ready": {"planner__discount": 0.99},
 }
 FLOAT64 = 1e-10
-# As few optimisations as tests/replications/conftest.py leaves make float64 convolutions ten times slower, which a
-# hundred updates feel; this is the middle between the time of the compiler and that of the updates.
-STEADY = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
 
 
 @pytest.fixture(autouse=True)
