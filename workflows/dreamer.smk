@@ -7,7 +7,7 @@ include: "figure_files.smk"
 
 
 DREAMER = list(read_experiments("dreamer"))
-DREAMER_SPECIAL = ("figure_4", "figure_5", "figure_6", "table_1")  # the others are learning curves
+DREAMER_SPECIAL = ("figure_4", "figure_5", "figure_6", "table_1", "side_by_side_time")  # the others are learning curves
 
 
 rule draw_dreamer:
@@ -53,6 +53,13 @@ use rule draw_dreamer as draw_dreamer_film with:
         film=shown_file("dreamer", "Dreamer", ".gif", "report/dreamer_figure_5.rst", ": film"),
     wildcard_constraints:
         figure="figure_5",
+
+
+use rule draw_dreamer as draw_dreamer_time with:
+    output:
+        **figure_files("dreamer", "Dreamer", "report/dreamer_time.rst"),
+    wildcard_constraints:
+        figure="side_by_side_time",
 
 
 rule dreamer_figure_4:
@@ -108,6 +115,11 @@ rule dreamer_table_1:
 rule dreamer_side_by_side:
     input:
         at_scale("results/{scale}/dreamer/side_by_side.png"),
+
+
+rule dreamer_side_by_side_time:
+    input:
+        at_scale("results/{scale}/dreamer/side_by_side_time.png"),
 
 
 rule dreamer_lineages:

@@ -84,6 +84,19 @@ def collected(source: Source) -> pd.DataFrame:
     )
 
 
+def trained_for(source: Source) -> pd.DataFrame:
+    """`collected` with a column seconds: of training when an episode ended, tests not counted.
+
+    A run records its time whenever it writes a checkpoint; in between, time is taken to grow with env steps. NaN after
+    the last checkpoint.
+    """
+    table, episodes = source.run.tables["time/segment"], collected(source)
+    steps = np.concatenate([[0.0], table["env_steps"].to_numpy(dtype=np.float64)])
+    spent = (table["wall_seconds"] - table.get("eval_seconds", 0.0)).to_numpy(dtype=np.float64)
+    seconds = np.interp(episodes["env_steps"], steps, np.concatenate([[0.0], spent.cumsum()]), right=np.nan)
+    return episodes.assign(seconds=seconds)
+
+
 def random_returns(sources: Iterable[Source]) -> np.ndarray:
     """Returns of the episodes that the random prefills collected, (E,); none where an episode is not a whole game.
 

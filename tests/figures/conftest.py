@@ -49,13 +49,14 @@ def write_run(
     video: Sequence[np.ndarray] | None = None,
     context: int = 5,
     values: dict | None = None,
+    segments: Sequence[tuple[int, float, float]] = (),
 ) -> Path:
     """One run file. Returns the path written.
 
     evaluations: the first after the prefill, then one every `every` episodes of `episode` env steps; or evaluated_at,
     the env steps of all. training: return of a training episode by seed and number (default: 10 per number in the
     prefill, then 500). total: planned env steps (default: as many as were made). video: truth and prediction. values:
-    further groups of the config.
+    further groups of the config. segments: env steps of a checkpoint, seconds since the one before, of them in tests.
     """
     identity = {**IDENTITY, "task": task, "seed": seed, **(identity or {})}
     points = evaluated_at or [(PREFILL + every * number) * episode for number in range(evaluations)]
@@ -79,6 +80,8 @@ def write_run(
         for k in range(test_episodes):
             row = {"env_steps": steps, "episode": k, "return": returns(seed, evaluation, k)}
             writer.add("eval/episode", **row, **common)
+    for steps, wall, tests in segments:
+        writer.add("time/segment", env_steps=steps, updates=0, wall_seconds=wall, eval_seconds=tests)
     if not complete:
         writer.flush()
         return writer.partial

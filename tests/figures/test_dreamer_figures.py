@@ -15,6 +15,7 @@ from replications.dreamer.figures_curves import CURVES
 from replications.dreamer.figures_horizon import figure_4, horizon_of
 from replications.dreamer.figures_published import GAMES, NAMES, REFERENCE, TASKS
 from replications.dreamer.figures_scores import figure_6, table_1
+from replications.dreamer.figures_time import side_by_side_time
 from replications.dreamer.figures_video import figure_5
 from shared.config import ROOT, resolve
 from shared.figures.command import Request
@@ -25,10 +26,12 @@ from workflows.scripts.plan import planned_runs, read_experiments, read_scale
 
 DRAW = {name: item.draw for name, item in figures.FIGURES.items()}
 EXPERIMENTS = read_experiments("dreamer")
+SLOW = ("cartpole_swingup", "repeat-8")
 PAPER_SCALE = ROOT / "workflows" / "profiles" / "paper" / "scale.yaml"
 CAPTIONS = {
     **dict.fromkeys(CURVES, "dreamer_curves"), "figure_4": "dreamer_scores", "figure_5": "dreamer_figure_5",
     "figure_6": "dreamer_scores", "table_1": "dreamer_table_1",
+    "side_by_side_time": "dreamer_time",
 }  # fmt: skip
 
 
@@ -41,7 +44,7 @@ def run(make_run):
 
     def make(task="cartpole_swingup", variant="dreamer", **options):
         options = {"test_episodes": 1, "total": 5_000_000, **options}
-        if "-h" in variant or variant in ("dreamer", "no-value", "planet"):
+        if "-h" in variant or variant.startswith(("dreamer", "no-value", "planet")):
             horizon = int(variant.partition("-h")[2] or 0)
             values = {"behaviour": {"horizon": horizon or 15}, "planner": {"horizon": horizon or 12}}
             options = {"values": values, **options}
@@ -79,12 +82,14 @@ def rows(numbers, **where):
 def test_every_experiment_has_a_figure_and_every_figure_an_experiment():
     assert list(EXPERIMENTS) == sorted(EXPERIMENTS, key=list(EXPERIMENTS).index) and set(EXPERIMENTS) == set(DRAW)
     published = {f"figure_{number}" for number in range(4, 13)} | {"table_1"}
-    assert set(EXPERIMENTS) == published | {"lineages", "side_by_side"}
+    assert set(EXPERIMENTS) == published | {"lineages", "side_by_side", "side_by_side_time"}
 
 
 @pytest.mark.parametrize("name", list(EXPERIMENTS))
 def test_the_variants_of_a_figure_are_those_of_its_experiment(name):
-    planned = {one.variant for one in planned_runs("dreamer", name, read_scale(PAPER_SCALE))}
+    scale = read_scale(PAPER_SCALE)
+    copies = set(scale["left_out"]["dreamer"]) & set(EXPERIMENTS[name].variants)  # of other variants at this scale
+    planned = {one.variant for one in planned_runs("dreamer", name, scale)} | copies
     drawn = figures.FIGURES[name].variants
     assert {pattern for pattern in drawn if not fnmatch.filter(planned, pattern)} == set(), "drawn and not planned"
     assert {one for one in planned if not any(fnmatch.fnmatchcase(one, pattern) for pattern in drawn)} == set()
@@ -107,13 +112,13 @@ def test_the_grids_have_the_twenty_tasks():
 def test_a_figure_without_runs_says_so_and_shows_what_is_published(name):
     drawn = DRAW[name](request([]))
     assert "NOT RUN" in words(drawn.figure) and "No run found" in words(drawn.figure)
-    if name not in ("figure_4", "figure_5", "side_by_side"):  # of the last nothing is published
+    if name not in ("figure_4", "figure_5", "side_by_side", "side_by_side_time"):  # nothing is published
         assert (drawn.numbers["kind"] == "published").any()
 
 
 @pytest.mark.parametrize("name", list(DRAW))
 def test_a_figure_of_a_smoke_run_is_stamped(run, name):
-    others = {"figure_9": ("atari_pong", "atari"), "side_by_side": ("cartpole_swingup", "repeat-8")}
+    others = {"figure_9": ("atari_pong", "atari"), **dict.fromkeys(("side_by_side", "side_by_side_time"), SLOW)}
     task, variant = others.get(name, ("cartpole_swingup", "dreamer"))
     drawn = DRAW[name](request([run(task, variant, scale="smoke")], scale="smoke"))
     assert "smoke: not a result" in words(drawn.figure)
@@ -125,7 +130,34 @@ def test_a_caption_knows_its_figure(name):
     job = SimpleNamespace(wildcards={"figure": name, "scale": "paper"})
     caption = jinja2.Template(text, undefined=jinja2.StrictUndefined).render(snakemake=job)
     expected = {"lineages": "code lineages", "side_by_side": "side by side", "table_1": "table of Appendix G"}
+    expected["side_by_side_time"] = "side by side in time"
     assert f"Dreamer, {expected.get(name, name.replace('figure_', 'Figure '))}**" in caption
+
+
+# ------------------------------------------------------------------------------------------------ time
+
+
+def test_episodes_stand_at_the_minutes_of_training_without_tests(run):
+    planner = {"values": {"planner": {"horizon": 12, "candidates": 1000, "iterations": 10}}}
+    segments = [(5000, 60.0, 0.0), (15_000, 700.0, 100.0)]  # the first ten thousand env steps train for ten minutes
+    paths = [
+        run(*SLOW, segments=segments, scale="laptop"),
+        run(SLOW[0], "planet-repeat-8-uncut", segments=[(15_000, 7200.0, 0.0)], scale="laptop", **planner),
+    ]
+    drawn = side_by_side_time(request(paths, scale="laptop"))
+    ours = rows(drawn.numbers, variant="repeat-8").set_index("env_steps")
+    assert ours.loc[[5000, 10_000, 15_000], "minutes"].tolist() == [1.0, 6.0, 11.0]
+    assert ours.loc[16_000:, "minutes"].isna().all() and len(ours.loc[16_000:]) == 10, "no time after a checkpoint"
+    assert ours.loc[5000, "return"] == 50 and ours.loc[5000, "mean"] == 30, "prefill: 10, 20, ... 50"
+    assert rows(drawn.numbers, variant="planet-repeat-8-uncut").set_index("env_steps").loc[15_000, "minutes"] == 120
+    page = words(drawn.figure)
+    assert "PlaNet, planner of the paper: 1,000 sequences, 10 times per decision." in page
+    assert "PlaNet: NOT RUN" in page and "tests not counted" in page
+
+
+def test_a_run_without_times_says_so(run):
+    drawn = side_by_side_time(request([run(*SLOW)]))
+    assert "no time recorded yet" in words(drawn.figure) and drawn.numbers["minutes"].isna().all()
 
 
 # ------------------------------------------------------------------------------------------------ curves
