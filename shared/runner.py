@@ -25,7 +25,16 @@ from shared.replay.buffer import Replay
 from shared.replay.streams import StreamReplay
 from shared.results import RunWriter
 from shared.training.evaluate import evaluate, record
-from shared.training.loop import CheckpointDue, EpisodeEnded, EvaluationDue, Event, Progress, UpdateDone, interact
+from shared.training.loop import (
+    CheckpointDue,
+    Counters,
+    EpisodeEnded,
+    EvaluationDue,
+    Event,
+    Progress,
+    UpdateDone,
+    interact,
+)
 from shared.training.progress import Display
 from shared.training.schedule import RatioPlan, Schedule
 
@@ -67,6 +76,7 @@ class Runner:
         if isinstance(parts.replay, StreamReplay):
             self.clock.watch(parts.replay, update="replay")
         self.kept_replay: Mapping[str, Any] | None = None  # replay state of the newest checkpoint
+        self.untimed: Counters | None = None  # of the newest event whose time no segment holds yet
 
     def execute(self) -> None:
         """Train to the end, continuing from the newest usable checkpoint; write the result under its final name."""
@@ -96,6 +106,7 @@ class Runner:
     def handle(self, event: Event) -> None:
         """Record one event and do what it asks for."""
         at, add = event.counters, self.writer.add
+        self.untimed = at
         match event:
             case EpisodeEnded():
                 add(
@@ -135,7 +146,7 @@ class Runner:
     def save(self, progress: Progress) -> None:
         """Write a checkpoint, then let go of the replay files that only older ones needed."""
         parts, at = self.parts, progress.counters
-        self.writer.add("time/segment", env_steps=at.env_steps, updates=at.updates, **self.clock.lap())
+        self.end_segment(at)
         replay_state = parts.replay.save()
         self.checkpoints.save(
             at.env_steps,
@@ -154,6 +165,11 @@ class Runner:
             parts.replay.forget(self.kept_replay)
         self.kept_replay = replay_state
         self.writer.flush()
+
+    def end_segment(self, at: Counters) -> None:
+        """Record the time since the last checkpoint, or since the start."""
+        self.writer.add("time/segment", env_steps=at.env_steps, updates=at.updates, **self.clock.lap())
+        self.untimed = None
 
     def restore(self) -> Progress | None:
         """The newest checkpoint whose replay files are whole, loaded into the parts; None to start afresh.
@@ -197,6 +213,8 @@ class Runner:
     def finish(self) -> None:
         """Video, parameters, result, in this order: the result's final name says that all is there."""
         parts = self.parts
+        if self.untimed is not None:
+            self.end_segment(self.untimed)
         parameters = {name: np.ascontiguousarray(value) for name, value in parts.agent.parameters().items()}
         write_whole(self.out.with_suffix(".safetensors"), safetensors_bytes(parameters))
         filmed = parts.video_envs is not None

@@ -8,7 +8,7 @@ import pytest
 from shared.errors import UserError
 from shared.runner import Runner, record_video
 from shared.training.agent import Acted
-from shared.training.loop import Counters, Progress
+from shared.training.loop import CheckpointDue, Counters, Progress, UpdateDone
 from tests.training.toys import CountingEnvs
 
 
@@ -89,6 +89,22 @@ def test_a_checkpoint_holds_every_part(runner):
     runner.save(Progress(Counters(env_steps=10), zeros, {}, zeros, zeros))
     _, tree = runner.checkpoints.latest()
     assert tree.keys() >= {"schema", "progress", "agent", "prefill", "envs", "evaluation_envs", "replay", "writer"}
+
+
+@pytest.mark.parametrize(("done", "ends"), [((), [10]), ((12,), [10, 12]), ((12, 20), [10, 20])])
+def test_the_time_of_a_run_is_recorded_to_its_end(runner, done, ends):
+    """At every checkpoint, and at the end where something was done since."""
+    zeros, segments = np.zeros(1), []
+    runner.writer.add = lambda table, **columns: segments.append(columns) if table == "time/segment" else None
+    runner.writer.finish = lambda video: None
+    runner.display.update = lambda *_: None
+    runner.parts.agent.parameters, runner.parts.video_envs = lambda: {"weights": zeros}, None
+    runner.handle(CheckpointDue(Counters(env_steps=10), Progress(Counters(env_steps=10), zeros, {}, zeros, zeros)))
+    for env_steps in done:
+        runner.handle(UpdateDone(Counters(env_steps=env_steps, updates=3), {}))
+    runner.finish()
+    assert [segment["env_steps"] for segment in segments] == ends
+    assert all(segment["wall_seconds"] >= 0 and "eval_seconds" in segment for segment in segments)
 
 
 def test_a_checkpoint_that_the_agent_refuses_stays_and_ends_the_run(runner, monkeypatch):

@@ -47,8 +47,8 @@ COLUMNS = ["method", "variant", "framework", "task", "seed", "episode", "env_ste
 def side_by_side_time(request: Request) -> Drawn:
     """Return of training episodes over minutes of training, tests not counted, beside planning.
 
-    Numbers: a row per training episode, columns COLUMNS; minutes of training when it ended (NaN after the last
-    checkpoint, where no time is recorded), mean: of the episode and the four before it.
+    Numbers: a row per training episode, columns COLUMNS; minutes of training when it ended (NaN where no
+    time is recorded: after an unfinished run's last checkpoint), mean: of the episode and the four before it.
     """
     sources = [source for source in request.sources if source.task == TASK]
     runs = {key[:2]: found for key, found in by_curve(sources).items()}

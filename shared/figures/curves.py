@@ -87,8 +87,8 @@ def collected(source: Source) -> pd.DataFrame:
 def trained_for(source: Source) -> pd.DataFrame:
     """`collected` with a column seconds: of training when an episode ended, tests not counted.
 
-    A run records its time whenever it writes a checkpoint; in between, time is taken to grow with env steps. NaN after
-    the last checkpoint.
+    A run records its time whenever it writes a checkpoint, and at its end; in between, time is taken to grow with env
+    steps. NaN where none is recorded: after the last checkpoint of an unfinished run.
     """
     table, episodes = source.run.tables["time/segment"], collected(source)
     steps = np.concatenate([[0.0], table["env_steps"].to_numpy(dtype=np.float64)])
