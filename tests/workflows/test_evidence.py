@@ -71,6 +71,16 @@ def test_complete_runs_are_kept_with_their_figures(tmp_path):
     assert table[["task", "seed", "env_steps"]].values.tolist() == [["cartpole_swingup", 0, 25_000]]
 
 
+def test_only_the_lowest_seed_of_a_curve_keeps_its_video(tmp_path):
+    film = np.random.default_rng(0).integers(0, 256, (2, 1, 8, 64, 64, 3), np.uint8)
+    runs = [make_run(tmp_path, seed, video=tuple(film)) for seed in (2, 10)]
+    assert keep(tmp_path) == 0
+    kept = tmp_path / "evidence" / "planet" / "laptop" / "torch" / "rssm" / "cartpole_swingup"
+    whole, first, second = contents(runs[1]), contents(kept / "seed_2.h5"), contents(kept / "seed_10.h5")
+    assert first == contents(runs[0]) and "video/truth" in first
+    assert second == {name: node for name, node in whole.items() if name.partition("/")[0] != "video"} != whole
+
+
 def test_without_a_complete_run_nothing_is_kept(tmp_path, capsys):
     make_run(tmp_path, 0, complete=False)
     assert keep(tmp_path) == 2

@@ -3,7 +3,8 @@
     python -m workflows.scripts.evidence --scale workflows/profiles/laptop/scale.yaml --paper planet
 
 Copies every complete run file (the same values, compressed) and its resolved config, draws the figures from the copies,
-and lists the runs with commit, machine, command and wall time in runs.csv.
+and lists the runs with commit, machine, command and wall time in runs.csv. Videos, which are most of a file, are kept
+of the lowest seed of a curve alone: figures show that one.
 What they show and do not show a person writes, in README.md there.
 """
 
@@ -30,8 +31,10 @@ FACTS = (
 PACKED_FROM_BYTES = 4096  # shorter arrays are smaller as they are
 
 
-def pack(source: Path, target: Path) -> None:
+def pack(source: Path, target: Path, without: str | None = None) -> None:
     """The same groups, values and attributes, with every long array compressed: about half the bytes.
+
+    without: a group at the top that is left out.
 
     Series are kept as float64 but come from float32, so that whole bytes of them are zero; shuffling lines those up.
     """
@@ -39,6 +42,8 @@ def pack(source: Path, target: Path) -> None:
     def copy(old: h5py.Group, new: h5py.Group) -> None:
         new.attrs.update(old.attrs)
         for name, node in old.items():
+            if node.name == f"/{without}":
+                continue
             if isinstance(node, h5py.Group):
                 copy(node, new.create_group(name))
             elif node.shape and node.dtype.kind in "biuf" and node.nbytes >= PACKED_FROM_BYTES:
@@ -57,11 +62,13 @@ def copy_runs(source: Path, target: Path, paper: str) -> list[Path]:
     complete = runs[runs["status"] == "complete"]
     if complete.empty:
         raise UserError(f"no complete run of {paper} below {source}; evidence is made of complete runs only")
+    curves = complete["path"].map(lambda path: str(Path(path).parent))
+    lowest = complete["seed"] == complete.groupby(curves)["seed"].transform("min")
     copies = []
-    for path in map(Path, complete["path"]):
+    for path, filmed in zip(map(Path, complete["path"]), lowest, strict=True):
         copy = target / path.relative_to(source / paper)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        pack(path, copy)
+        pack(path, copy, without=None if filmed else "video")
         shutil.copyfile(path.with_name("config.yaml"), copy.with_name("config.yaml"))
         if (more := path.with_suffix(".diagnostics.h5")).exists():  # of PlaNet's Figure 11
             pack(more, copy.with_suffix(".diagnostics.h5"))
