@@ -61,15 +61,21 @@ bench: env gl  ## time this machine beside its own ceiling (an hour; leave it al
 	@$(IN_ENV) python -m benchmarks.replay --out results/benchmarks/replay.json
 	@$(IN_ENV) python -m benchmarks.formulas --out results/benchmarks/formulas.json
 
+# Agents are compiled by XLA's older emitters, as runs on a CPU are (shared/device_jax.py), formulas by those that JAX has
+# by default; so these are two runs of pytest, and both are always made.
 PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+AGENTS = tests/replications tests/golden
 
 test: env gl  ## every test, a process per core
+ifeq ($(strip $(ARGS)),)
+	@$(IN_ENV) first=0; $(PYTEST) $(AGENTS:%=--ignore=%) || first=$$?; \
+	    XLA_FLAGS=--xla_cpu_use_fusion_emitters=false $(PYTEST) $(AGENTS) && exit $$first
+else
 	@$(IN_ENV) $(PYTEST) $(ARGS)
+endif
 
-# JAX compiles here as it does by default, in `make test` as runs on a CPU do (tests/conftest.py).
 nightly: env gl  ## tests of the formulas with 500 random examples each, and compiled by torch's inductor; hours
-	@$(IN_ENV) HYPOTHESIS_PROFILE=nightly REPRO_TEST_COMPILED=1 OMP_NUM_THREADS=1 \
-	    XLA_FLAGS=--xla_cpu_use_fusion_emitters=true python -m pytest tests/formulas $(ARGS)
+	@$(IN_ENV) HYPOTHESIS_PROFILE=nightly REPRO_TEST_COMPILED=1 OMP_NUM_THREADS=1 python -m pytest tests/formulas $(ARGS)
 
 mutants: env  ## change the formulas in every small way and see whether a test notices (an hour)
 	@$(IN_ENV) OMP_NUM_THREADS=1 python -m workflows.scripts.mutation --out results/evidence/core/mutation.json $(ARGS)

@@ -1,8 +1,5 @@
-"""How much optimising XLA gives a function that a test compiles: otherwise most tests would spend their time on that.
+"""How much optimising XLA gives a function that a test compiles: otherwise most tests would spend their time on that."""
 
-Which emitters it uses is decided for all tests in tests/conftest.py.
-"""
-
-QUICK = {"xla_backend_optimization_level": 0}   # for functions called once or a few times
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # called once or a few times
 # Without any, convolutions in float64 are ten times slower, which a hundred updates feel.
-STEADY = {"xla_backend_optimization_level": 1}
+STEADY = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}

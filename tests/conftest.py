@@ -14,8 +14,6 @@ import hypothesis
 import numpy as np
 import pytest
 
-from shared import device_jax
-
 DEFAULT_GOLDEN = Path(__file__).parent.parent / "data" / "golden"
 
 # The fixtures below hold no state that an example could change, so one instance may serve all examples.
@@ -24,7 +22,6 @@ hypothesis.settings.register_profile("ci", max_examples=25, derandomize=True, **
 hypothesis.settings.register_profile("nightly", max_examples=500, **_SETTINGS)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-device_jax.choose_emitters()                    # JAX compiles as runs on a CPU do; XLA reads this once
 
 # Files that take a minute and more of a core, begun first: a worker that begins one last would keep the others waiting.
 LONG = (
