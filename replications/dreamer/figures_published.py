@@ -153,7 +153,7 @@ def released_curve(path: Path, task: str, color: str) -> Published:
 
 @functools.lru_cache(maxsize=32)
 def _released_points(path: Path, task: str) -> pd.DataFrame:
-    """The points of one released curve: columns of seed_means. Kept: a figure and its legend ask for the same ones."""
+    """The points of one released curve: columns of seed_means. Kept for the next figure of a process."""
     rows = read_curves(path)
     rows = rows[rows["task"] == task].assign(episodes=math.nan)
     return seed_means(rows, CURVE_BIN, CURVE_SEEDS)

@@ -52,7 +52,8 @@ def side_by_side_time(request: Request) -> Drawn:
     """
     sources = [source for source in request.sources if source.task == TASK]
     runs = {key[:2]: found for key, found in by_curve(sources).items()}
-    episodes = pd.DataFrame([row for key in in_order(runs, METHODS) for row in _rows(key, runs[key])], columns=COLUMNS)
+    tables = [_episodes(source) for key in in_order(runs, METHODS) for source in runs[key]]
+    episodes = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
     random = random_returns(sources)
     entries = method_handles(METHODS, runs)
     if len(random):
@@ -74,23 +75,18 @@ def side_by_side_time(request: Request) -> Drawn:
     return Drawn(page.figure, episodes, {})
 
 
-def _rows(key: tuple[str, str], runs: Sequence[Source]) -> list[dict[str, object]]:
-    """One row per training episode of the seeds of one curve."""
-    framework, variant = key
-    tables = []
-    for source in runs:
-        table = trained_for(source)
-        tables.append(
-            table.assign(
-                method=METHODS[variant].name,
-                variant=variant,
-                framework=framework,
-                episode=table["episodes"],
-                minutes=table["seconds"] / 60,
-                mean=table["return"].rolling(WINDOW).mean(),
-            )
-        )
-    return pd.concat(tables)[COLUMNS].to_dict("records")
+def _episodes(source: Source) -> pd.DataFrame:
+    """One row per training episode of a run, columns COLUMNS."""
+    framework, variant, _ = source.key
+    table = trained_for(source)
+    return table.assign(
+        method=METHODS[variant].name,
+        variant=variant,
+        framework=framework,
+        episode=table["episodes"],
+        minutes=table["seconds"] / 60,
+        mean=table["return"].rolling(WINDOW).mean(),
+    )[COLUMNS]
 
 
 def _panel(axes: Axes, episodes: pd.DataFrame) -> None:
