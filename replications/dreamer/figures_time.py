@@ -8,7 +8,6 @@ from matplotlib.lines import Line2D
 
 from replications.dreamer.figures_curves import (
     BLUE,
-    GREEN,
     LAYOUT,
     LEGEND_LINE,
     PURPLE,
@@ -37,8 +36,7 @@ from shared.figures.sources import Source, by_curve, origin_note
 TASK = "cartpole_swingup"
 METHODS = {
     "repeat-8": Method("Dreamer", "Dreamer", BLUE),
-    "planet-repeat-8": Method("PlaNet, planner of this scale", "PlaNet", PURPLE),
-    "planet-repeat-8-uncut": Method("PlaNet, planner of the paper", "paper's planner", GREEN),
+    "planet-repeat-8": Method("PlaNet (online planning)", "PlaNet", PURPLE),
 }
 WINDOW = 5  # episodes in a moving mean
 COLUMNS = ["method", "variant", "framework", "task", "seed", "episode", "env_steps", "minutes", "return", "mean"]

@@ -142,17 +142,17 @@ def test_episodes_stand_at_the_minutes_of_training_without_tests(run):
     segments = [(5000, 60.0, 0.0), (15_000, 700.0, 100.0)]  # the first ten thousand env steps train for ten minutes
     paths = [
         run(*SLOW, segments=segments, scale="laptop"),
-        run(SLOW[0], "planet-repeat-8-uncut", segments=[(15_000, 7200.0, 0.0)], scale="laptop", **planner),
+        run(SLOW[0], "planet-repeat-8", segments=[(15_000, 7200.0, 0.0)], scale="laptop", **planner),
     ]
     drawn = side_by_side_time(request(paths, scale="laptop"))
     ours = rows(drawn.numbers, variant="repeat-8").set_index("env_steps")
     assert ours.loc[[5000, 10_000, 15_000], "minutes"].tolist() == [1.0, 6.0, 11.0]
     assert ours.loc[16_000:, "minutes"].isna().all() and len(ours.loc[16_000:]) == 10, "no time after a checkpoint"
     assert ours.loc[5000, "return"] == 50 and ours.loc[5000, "mean"] == 30, "prefill: 10, 20, ... 50"
-    assert rows(drawn.numbers, variant="planet-repeat-8-uncut").set_index("env_steps").loc[15_000, "minutes"] == 120
+    assert rows(drawn.numbers, variant="planet-repeat-8").set_index("env_steps").loc[15_000, "minutes"] == 120
     page = words(drawn.figure)
-    assert "PlaNet, planner of the paper: 1,000 sequences, 10 times per decision." in page
-    assert "PlaNet: NOT RUN" in page and "tests not counted" in page
+    assert "PlaNet (online planning): 1,000 sequences, 10 times per decision." in page and "tests not counted" in page
+    assert "PlaNet: NOT RUN" in words(side_by_side_time(request(paths[:1], scale="laptop")).figure)
 
 
 def test_a_run_without_times_says_so(run):
