@@ -202,7 +202,8 @@ def code_paths(paper: str, framework: str) -> list[Path]:
     return [
         *(ROOT / "shared" / name for name in (*files, "formulas", "training", "envs", "replay")),
         *(folder / name for name in ("config.py", f"model_{framework}.py", f"agent_{framework}.py", "train.py")),
-        *folder.glob(f"optimisers_{framework}.py"),  # where the agent's file does not have them
+        *folder.glob(f"layers_{framework}.py"),  # where the model's file does not have them
+        *folder.glob(f"optimisers_{framework}.py"),  # nor the agent's these
     ]
 
 

@@ -39,6 +39,8 @@ AGENT_MAY_IMPORT = ("shared.formulas", "shared.training.agent", "shared.envs.spe
 PAPER_MAY_IMPORT = {
     "shared/": ("shared.errors",),
     "config.py": ("shared.config", "shared.training.schedule", "shared.errors"),
+    "layers_torch": ("shared.layers_torch", "shared.errors"),
+    "layers_jax": ("shared.layers_jax", "shared.errors"),
     "model_torch": ("shared.formulas", "shared.layers_torch", "shared.errors"),
     "model_jax": ("shared.formulas", "shared.layers_jax", "shared.errors"),
     "agent_torch": (*AGENT_MAY_IMPORT, "shared.device_torch"),

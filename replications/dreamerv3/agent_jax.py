@@ -17,17 +17,8 @@ import numpy as np
 from jax import Array, lax
 
 from replications.dreamerv3.config import Batch, Behaviour, Config, Loss, Model, Optimisers, Size
-from replications.dreamerv3.model_jax import (
-    Actor,
-    Critic,
-    State,
-    WorldModel,
-    exact,
-    filled,
-    image_keys,
-    imagine,
-    initialise,
-)
+from replications.dreamerv3.layers_jax import exact, filled, initialise
+from replications.dreamerv3.model_jax import Actor, Critic, State, WorldModel, image_keys, imagine
 from replications.dreamerv3.optimisers_jax import first_moments, step
 from shared.device_jax import prepare as prepare
 from shared.device_jax import set_exact_arithmetic, to_numpy

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from replications.dreamerv3.config import Adams, Behaviour, Config, LaProp, Loss
-from replications.dreamerv3.model_torch import Actor, Critic, State, WorldModel, exact, image_keys, imagine
+from replications.dreamerv3.layers_torch import exact
+from replications.dreamerv3.model_torch import Actor, Critic, State, WorldModel, image_keys, imagine
 from shared.device_torch import prepare as prepare
 from shared.device_torch import set_exact_arithmetic, to_numpy
 from shared.envs.spec import ArraySpec, ObsSpec

@@ -26,9 +26,9 @@ class TorchSide:
     def __init__(self):
         import torch
 
-        from replications.dreamerv3 import agent_torch, model_torch
+        from replications.dreamerv3 import agent_torch, layers_torch, model_torch
 
-        self.torch, self.agent, self.model = torch, agent_torch, model_torch
+        self.torch, self.agent, self.model, self.layers = torch, agent_torch, model_torch, layers_torch
 
     def precision(self):
         return contextlib.nullcontext()
@@ -144,11 +144,12 @@ class JaxSide:
         import equinox
         import jax
 
-        from replications.dreamerv3 import agent_jax, model_jax, optimisers_jax
-        from shared import layers_jax
+        from replications.dreamerv3 import agent_jax, layers_jax, model_jax, optimisers_jax
+        from shared.layers_jax import named_parameters, with_parameters
 
         self.jax, self.eqx = jax, equinox
         self.agent, self.model, self.layers, self.optimisers = agent_jax, model_jax, layers_jax, optimisers_jax
+        self.named_parameters, self.with_parameters = named_parameters, with_parameters
 
     @contextlib.contextmanager
     def precision(self):
@@ -172,16 +173,16 @@ class JaxSide:
 
     def load(self, module, parameters):
         """A module with these parameters; those that are not named stay as they are."""
-        there = self.layers.named_parameters(module)
+        there = self.named_parameters(module)
         assert parameters.keys() <= there.keys(), sorted(parameters.keys() - there.keys())
         doubles = {name: np.asarray(parameters.get(name, x), np.float64) for name, x in there.items()}
-        return self.layers.with_parameters(module, doubles)
+        return self.with_parameters(module, doubles)
 
     def made(self, name, *arguments):
         """WorldModel, Actor or Critic, with random first values."""
         with self.jax.ensure_compile_time_eval():  # also where a function is being compiled
             module = getattr(self.model, name)(*arguments)
-            return self.model.initialise(module, arguments[0].first_values, self.jax.random.key(0))
+            return self.layers.initialise(module, arguments[0].first_values, self.jax.random.key(0))
 
     def images(self, x):
         """(N, H, W, C) as the networks' layers have them."""
@@ -207,7 +208,7 @@ class JaxSide:
 
     def with_biases(self, module):
         """Every dense layer has a bias, though a norm follows it."""
-        is_linear = lambda part: isinstance(part, self.model.Linear)  # noqa: E731
+        is_linear = lambda part: isinstance(part, self.layers.Linear)  # noqa: E731
 
         def biased(part):
             if not is_linear(part) or part.bias is not None:

@@ -68,7 +68,7 @@ def test_rms_norm(side, case):
 
 @pytest.mark.golden("layers", case="layer")
 def test_layer_norm(side, case, monkeypatch):
-    monkeypatch.setitem(side.model.EPSILON, "layer", options(case.load())["eps"])
+    monkeypatch.setitem(side.layers.EPSILON, "layer", options(case.load())["eps"])
     check_norm(side, case, "layer")
 
 
@@ -79,7 +79,7 @@ def check_norm(side, case, kind):
     weighting = side.double(arrays["w"])
 
     def total(x):
-        norm = side.model.Norm(kind, arrays["x"].shape[-1])
+        norm = side.layers.Norm(kind, arrays["x"].shape[-1])
         for ours in names:
             norm = side.replaced(norm, ours, x[ours])
         y = norm.normalised(x["x"])
@@ -97,15 +97,15 @@ def test_block_layers_and_convolutions(side, case):
     arrays = case.load()
     source = weights(arrays, "param:")
     blocks, inputs, outputs = source["bl/kernel"].shape
-    block = side.model.BlockLinear(blocks * inputs, blocks * outputs, blocks)
+    block = side.layers.BlockLinear(blocks * inputs, blocks * outputs, blocks)
     block = side.load(block, {"weight": source["bl/kernel"], "bias": source["bl/bias"]})
-    found = side.model.joined(block(side.double(arrays["bl_x"])))
+    found = side.layers.joined(block(side.double(arrays["bl_x"])))
     close(found, arrays["bl_y"])
 
     def conv(name):
         found = {key.removeprefix("."): x for key, x in dreamerv3_weights.linear(source, name, "").items()}
         out, inputs, kernel, _ = found["weight"].shape
-        return side.load(side.model.Conv(inputs, out, kernel), found)
+        return side.load(side.layers.Conv(inputs, out, kernel), found)
 
     x = side.images(arrays["conv_x"])
     for name, how in {
@@ -197,7 +197,7 @@ def test_latent_model_over_a_sequence(side, case, monkeypatch):
     """Filtering with the authors' draws; an episode may begin anywhere, which clears state and action."""
     arrays, setting = case.load(), options(case.load())
     if setting["norm"] == "layer":
-        monkeypatch.setitem(side.model.EPSILON, "layer", 1e-4)  # of the last commit's layer norm, an option
+        monkeypatch.setitem(side.layers.EPSILON, "layer", 1e-4)  # of the last commit's layer norm, an option
         monkeypatch.setattr(side.model, "activate", side.gelu)
     latent = make_latent(side, arrays, setting)
     probs = mixed(arrays["seq_post_logit"].astype(float), setting["unimix"])

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from replications.dreamerv3 import agent_jax, model_jax, optimisers_jax
+from replications.dreamerv3 import agent_jax, layers_jax, model_jax, optimisers_jax
 from shared.config import resolve
 from shared.envs.spec import ActSpec, ArraySpec
 from shared.errors import UserError
@@ -115,7 +115,7 @@ def test_first_values():
 
 def test_pooling_takes_the_largest_of_four():
     x = jnp.arange(32.0).reshape(1, 4, 4, 2)
-    assert model_jax.pooled(x)[0, :, :, 0].tolist() == [[10, 14], [26, 30]]
+    assert layers_jax.pooled(x)[0, :, :, 0].tolist() == [[10, 14], [26, 30]]
 
 
 # ---------------------------------------------------------------------------------------------------------- learning
