@@ -198,7 +198,7 @@ def test_latent_model_over_a_sequence(side, case, monkeypatch):
     arrays, setting = case.load(), options(case.load())
     if setting["norm"] == "layer":
         monkeypatch.setitem(side.layers.EPSILON, "layer", 1e-4)  # of the last commit's layer norm, an option
-        monkeypatch.setattr(side.model, "activate", side.gelu)
+        monkeypatch.setattr(side.layers, "activate", side.gelu)
     latent = make_latent(side, arrays, setting)
     probs = mixed(arrays["seq_post_logit"].astype(float), setting["unimix"])
     noise = side.double(choosing(arrays["seq_stoch_sample"], probs))
