@@ -63,7 +63,8 @@ def seed_means(returns: pd.DataFrame, width: int, runs: int, unfinished: set[int
     """Mean per run and bin, then over runs.
 
     Bin 0 is the first evaluation of all; bin k holds env steps x with first + (k - 1) width < x <= first + k width and
-    is drawn at its right edge, or at the last evaluation of all where that comes first.
+    is drawn at its right edge, or at the last evaluation of all where that comes first; a bin whose evaluations all
+    are of one moment, as in short runs, is drawn there.
 
     Args:
         returns: a row per test episode: task, seed, episodes, env_steps, return.
@@ -79,17 +80,28 @@ def seed_means(returns: pd.DataFrame, width: int, runs: int, unfinished: set[int
     per_run = (
         returns.assign(bin=number)
         .groupby(["task", "seed", "bin"], sort=True)
-        .agg(center=("return", "mean"), returns=("return", "size"), episodes=("episodes", "max"))
+        .agg(
+            center=("return", "mean"),
+            returns=("return", "size"),
+            episodes=("episodes", "max"),
+            earliest=("env_steps", "min"),
+            latest=("env_steps", "max"),
+        )
         .reset_index()
     )
+
+    def place(index: int, group: pd.DataFrame) -> int:
+        at = group["latest"].max()
+        return at if group["earliest"].min() == at else min(first + index * width, last)
+
     rows = []
     for index, group in per_run.groupby("bin", sort=True):
-        at = min(first + index * width, last)
+        at = place(index, group)
         rows.append({**_point("all", group, at), "dashed": len(group) < runs or len(unfinished) >= runs})
     final = per_run.loc[per_run["bin"] == per_run["bin"].max(), "center"].to_numpy()
     rows[-1]["interval_low"], rows[-1]["interval_high"] = seed_interval([final[:, None]], mean)
     for (seed, index), group in per_run.groupby(["seed", "bin"], sort=True):
-        at = min(first + index * width, last)
+        at = place(index, group)
         rows.append({**_point(str(seed), group, at), "dashed": seed in unfinished})
     return pd.DataFrame(rows, columns=[*POINT, *COUNTS])
 

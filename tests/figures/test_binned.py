@@ -43,6 +43,15 @@ def test_a_bin_is_open_on_the_left_and_closed_on_the_right_and_drawn_at_its_righ
     assert_allclose(points["center"].astype(float), [0.0, 1.5, 3.5, 5.5])
 
 
+def test_a_bin_of_tests_at_one_moment_is_drawn_there():
+    rows = [(0, 0, 1.0), (1, 0, 1.0), (0, 14, 2.0), (1, 14, 4.0), (0, 25, 3.0), (1, 27, 5.0), (0, 40, 9.0)]
+    points = seed_means(returns(*rows), 10, 2)
+    # 14 for both; 25 and 27 stand for their bin, (20, 30], together, and each for itself in its own line
+    assert pooled(points)["env_steps"].tolist() == [0, 14, 30, 40]
+    assert points[points["seed"] == "0"]["env_steps"].tolist() == [0, 14, 25, 40]
+    assert points[points["seed"] == "1"]["env_steps"].tolist() == [0, 14, 27]
+
+
 def test_an_empty_bin_is_no_point():
     points = pooled(seed_means(returns((0, 0, 1.0), (0, 30, 2.0)), 10, 1))
     assert points["env_steps"].tolist() == [0, 30]
