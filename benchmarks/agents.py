@@ -25,6 +25,9 @@ CONTROL = ActSpec(ACTIONS)
 SCALES = ("smoke", "laptop", "paper")
 FRAMEWORKS = ("torch", "jax")
 OWN_SPEEDS = dict(zip(SCALES, SCALES, strict=True))
+SPEEDS_IN_MS = ("ms_per_update", "ms_per_planned_action", "ms_per_policy_action")  # columns of data/speeds.csv
+POLICY = {"ms_per_policy_action": "act"}
+PLANNED = {"ms_per_planned_action": "act"}
 Typed = TypeVar("Typed", bound=BaseModel)
 Functions = dict[str, Callable[[], object]]
 
@@ -95,6 +98,7 @@ def run(
     settings: Iterable[str],
     measure: Measure,
     speeds_of: Mapping[str, str] = OWN_SPEEDS,
+    actions_of: Mapping[str, str] = POLICY,
 ) -> None:
     """The command line of an agent's benchmark.
 
@@ -102,6 +106,7 @@ def run(
       settings: every setting there is: SCALES, and those at which peers were measured.
       measure: device, seconds per function, settings to measure -> update_laptop, act_laptop and so on -> times.
       speeds_of: scale -> the setting whose times are its row of the table of speeds; other scales have no row.
+      actions_of: the table's columns of actions -> what was measured for them; others stay empty.
     """
     settings, needed = tuple(settings), speeds_of.values()
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{paper}", description=summary)
@@ -125,19 +130,21 @@ def run(
     if options.speeds:
         source = f"{options.out or f'benchmarks/{paper}.py'} and environments.json, {datetime.date.today()}"
         where = words(device, options.threads, full)
-        write_speeds(options.speeds, paper, speeds(full["results"], speeds_of), where, source)
+        write_speeds(options.speeds, paper, speeds(full["results"], speeds_of, actions_of), where, source)
 
 
 def speeds(
-    results: Mapping[str, Mapping[str, Mapping[str, float]]], speeds_of: Mapping[str, str]
+    results: Mapping[str, Mapping[str, Mapping[str, float]]],
+    speeds_of: Mapping[str, str],
+    actions_of: Mapping[str, str],
 ) -> list[dict[str, object]]:
-    """One paper's rows of data/speeds.csv; speeds_of as for run."""
+    """One paper's rows of data/speeds.csv: framework, scale and what was measured; speeds_of, actions_of as for run."""
+    columns = {"ms_per_update": "update", **actions_of}
     return [
         {
             "framework": framework,
             "scale": scale,
-            "ms_per_update": 1000 * results[f"update_{setting}"][framework]["median"],
-            "ms_per_planned_action": 1000 * results[f"act_{setting}"][framework]["median"],
+            **{column: 1000 * results[f"{what}_{setting}"][framework]["median"] for column, what in columns.items()},
         }
         for framework in FRAMEWORKS
         for scale, setting in speeds_of.items()
@@ -148,7 +155,7 @@ def write_speeds(path: Path, paper: str, ours: Iterable[Mapping[str, Any]], wher
     """Replace one paper's rows of this kind of device in data/speeds.csv; the simulator's speed stays what it was.
 
     Args:
-      ours: framework, scale, ms_per_update and ms_per_planned_action of each new row.
+      ours: framework, scale, ms_per_update and ms_per_planned_action or ms_per_policy_action of each new row.
       where: the device in words, "cpu, ..." or "cuda, ...".
     Raises:
       UserError: the file has no row of a scale from which to take the simulator's speed.
@@ -166,8 +173,7 @@ def write_speeds(path: Path, paper: str, ours: Iterable[Mapping[str, Any]], wher
             "framework": row["framework"],
             "device": where,
             "scale": row["scale"],
-            "ms_per_update": f"{row['ms_per_update']:.3g}",
-            "ms_per_planned_action": f"{row['ms_per_planned_action']:.3g}",
+            **{column: f"{row[column]:.3g}" if column in row else "" for column in SPEEDS_IN_MS},
             "env_steps_per_s": simulator[row["scale"]],
             "source": source,
         }

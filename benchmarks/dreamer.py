@@ -3,8 +3,9 @@
     python -m benchmarks.dreamer --out results/benchmarks/dreamer.json --speeds data/speeds.csv
     (about eight minutes on two cores, most of it for the paper's update)
 
-The parts of an update, each with its gradient: `model`, `actor` (imagination and the way back through it) and `value`;
-`imagination` is the actor's way forward alone. `yardstick` is the setting at which peers were measured: depth 8, deter
+An action is the policy's (`act`) or, with variant planet, the planner's (`plan`). The parts of an update, each with its
+gradient: `model`, `actor` (imagination and the way back through it) and `value`; `imagination` is the actor's way
+forward alone. `yardstick` is the setting at which peers were measured: depth 8, deter
 100, stoch 20, hidden and dense 100, batch 16 x 32, six actions (official TF2 492 ms, sheeprl 640 ms, on two cores of
 the same kind of machine; see README.md here). Read timing.py for how it measures.
 """
@@ -41,15 +42,19 @@ YARDSTICK = {
     "batch": {"size": 16, "length": 32},
 }
 MODULES = {"torch": agent_torch, "jax": agent_jax}
+ACTIONS_OF = {"ms_per_policy_action": "act", "ms_per_planned_action": "plan"}
 
 
-def configs() -> dict[str, Config]:
-    """Name -> config: the repository's scales and the yardstick."""
+def configs() -> dict[str, tuple[Config, Config | None]]:
+    """Name -> configs of variants dreamer and planet: the repository's scales, and the yardstick without a planner."""
     values = read_yaml(ROOT / "replications" / "dreamer" / "paper.yaml")
     for group, changes in YARDSTICK.items():
         values[group] |= changes
-    scales = {name: scale_config(Config, "dreamer", "dreamer", name) for name in SCALES}
-    return scales | {"yardstick": build(Config, values, where="the yardstick")}
+    scales = {
+        name: tuple(scale_config(Config, "dreamer", variant, name) for variant in ("dreamer", "planet"))
+        for name in SCALES
+    }
+    return scales | {"yardstick": (build(Config, values, where="the yardstick"), None)}
 
 
 def make_agent(framework: str, config: Config, device: str):
@@ -154,7 +159,7 @@ def jax_parts(config: Config, device: str) -> Functions:
 def measure(device: str, seconds: float, names: tuple[str, ...]) -> dict[str, dict[str, object]]:
     """name (act_laptop, ...) -> what agents.in_turns gives; at the yardstick also the parts of an update."""
     results: dict[str, dict[str, object]] = {}
-    for scale, config in configs().items():
+    for scale, (config, searching) in configs().items():
         if scale not in names:
             continue
         chunks = batch(config.batch.size, config.batch.length)
@@ -163,7 +168,10 @@ def measure(device: str, seconds: float, names: tuple[str, ...]) -> dict[str, di
             name: {"act": acting(agent, rows(1)), "update": learning(agent, chunks)} for name, agent in agents.items()
         }
         found = in_turns(functions, seconds)
-        if scale == "yardstick":
+        if searching is not None:
+            planners = {framework: make_agent(framework, searching, device) for framework in FRAMEWORKS}
+            found |= in_turns({name: {"plan": acting(agent, rows(1))} for name, agent in planners.items()}, seconds)
+        else:
             found |= in_turns({"torch": torch_parts(config, device), "jax": jax_parts(config, device)}, seconds)
         results |= {f"{what}_{scale}": times for what, times in found.items()}
     return results
@@ -171,7 +179,7 @@ def measure(device: str, seconds: float, names: tuple[str, ...]) -> dict[str, di
 
 @cli
 def main(arguments: list[str]) -> None:
-    run("dreamer", arguments, __doc__.splitlines()[0], (*SCALES, "yardstick"), measure)
+    run("dreamer", arguments, __doc__.splitlines()[0], (*SCALES, "yardstick"), measure, actions_of=ACTIONS_OF)
 
 
 if __name__ == "__main__":

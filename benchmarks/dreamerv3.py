@@ -50,6 +50,7 @@ SIZED = {  # setting -> what is observed, size, batch
     "pixels_1m_8x32": ("pixels", "1m", 8, 32),
     "vectors_1m_16x64": ("vectors", "1m", 16, 64),
     "pixels_1m_16x64": ("pixels", "1m", 16, 64),
+    "vectors_12m_8x32": ("vectors", "12m", 8, 32),
     "pixels_12m_8x32": ("pixels", "12m", 8, 32),
 }  # scale paper is size 12M from vectors at 16 x 64
 SETTINGS = (*SCALES, "smoke_pixels", "laptop_pixels", *SIZED)

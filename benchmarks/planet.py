@@ -19,6 +19,7 @@ from benchmarks.agents import (
     ACTIONS,
     CONTROL,
     FRAMEWORKS,
+    PLANNED,
     SCALES,
     Functions,
     acting,
@@ -87,7 +88,7 @@ def work(scale: str, agent) -> Functions:
 
 @cli
 def main(arguments: list[str]) -> None:
-    run("planet", arguments, __doc__.splitlines()[0], (*SCALES, "peers"), measure)
+    run("planet", arguments, __doc__.splitlines()[0], (*SCALES, "peers"), measure, actions_of=PLANNED)
 
 
 if __name__ == "__main__":

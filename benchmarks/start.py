@@ -1,4 +1,4 @@
-"""How long a DreamerV3 agent takes from the start of its process until it learns, and how much memory it needs.
+"""A DreamerV3 agent alone in its process: seconds from the start until it learns, seconds per update, peak of memory.
 
     python -m benchmarks.start torch cpu 2 JOB        (dreamerv3.py writes the folder JOB and reads what is printed)
 
@@ -16,12 +16,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from benchmarks.timing import MIB, watched
+from benchmarks.timing import GROUP_SECONDS, MIB, summary, watched
 from replications.dreamerv3.config import Config
 from shared.config import ROOT
 from shared.envs.spec import ActSpec, ArraySpec
 
-UPDATES = 3  # the first is apart: JAX compiles in it; one more would show no higher peak
+SECONDS, LEAST = 3.0, 3  # updates go on for so long, and at least for so many groups
 
 
 def starts(framework: str, config: Config, batch: Mapping[str, np.ndarray], device: str, threads: int) -> dict:
@@ -33,8 +33,9 @@ def starts(framework: str, config: Config, batch: Mapping[str, np.ndarray], devi
       config: of the agent. batch: what it learns from; of its observations those whose names are not an agent's own.
     Returns:
       "first" and "second" -> seconds since the process was started: "imported", "made", "acted", "ready" (an update is
-      done); "update": seconds of the last update; "first_update": of the first; "peak_memory_mib"; "clean": 1 if other
-      processes left the machine alone meanwhile, else 0; "groups": 1.
+      done); "first_update": seconds of the first, in which JAX compiles; "update": of later ones, as timing.interleave
+      gives them; "peak_memory_mib"; "clean": 1 if other processes left the machine alone all the time, else 0;
+      "groups": 1.
     """
     found = {}
     with TemporaryDirectory() as folder:
@@ -78,23 +79,18 @@ def main(framework: str, device: str, threads: int, job: Path) -> None:
     rows = {name: batch[name][:1, 0] for name in (*observed, "is_first")}
     agent.act(rows, agent.initial_carry(1), explore=True)
     moments["acted"] = time.time()
-    seconds = []
-    for update in range(UPDATES):
-        began = time.perf_counter()
+
+    def update() -> None:
         agent.learn(batch).metrics["loss"].item()
-        seconds.append(time.perf_counter() - began)
-        if not update:
-            moments["ready"] = time.time()
-    print(
-        json.dumps(
-            {
-                "moments": moments,
-                "first_update": seconds[0],
-                "update": seconds[-1],
-                "peak_memory_mib": peak_memory_mib(),
-            }
-        )
-    )
+
+    first_update, _ = watched(update)
+    moments["ready"] = time.time()
+    second, _ = watched(update)
+    began, groups = time.perf_counter(), []
+    while len(groups) < LEAST or time.perf_counter() - began < SECONDS:
+        groups.append(watched(update, max(1, round(GROUP_SECONDS / second))))
+    found = {"first_update": first_update, "update": summary(groups), "peak_memory_mib": peak_memory_mib()}
+    print(json.dumps({"moments": moments, **found}))
 
 
 def peak_memory_mib() -> float:

@@ -38,7 +38,7 @@ def interleave(functions: Mapping[str, Callable[[], object]], seconds: float) ->
       "first": seconds of the very first call; "groups": how many were timed; "clean": how many were undisturbed}.
     """
     first, groups = _rounds(functions, seconds)
-    return {name: {**_summary(groups[name]), "first": first[name]} for name in functions}
+    return {name: {**summary(groups[name]), "first": first[name]} for name in functions}
 
 
 def compare(
@@ -53,7 +53,7 @@ def compare(
       were undisturbed (of all rounds where there are no two such); "rounds": how many these are}.
     """
     first, groups = _rounds(functions, seconds)
-    times = {name: {**_summary(groups[name]), "first": first[name]} for name in functions}
+    times = {name: {**summary(groups[name]), "first": first[name]} for name in functions}
     return times, {name: _ratio(groups[one], groups[other]) for name, (one, other) in ratios.items()}
 
 
@@ -96,7 +96,8 @@ def _elapsed(function: Callable[[], object], calls: int) -> float:
     return time.perf_counter() - start
 
 
-def _summary(groups: list[tuple[float, bool]]) -> dict[str, float]:
+def summary(groups: list[Group]) -> dict[str, float]:
+    """Of groups that watched has timed: what interleave tells of a function, but for its first call."""
     clean = [seconds for seconds, is_clean in groups if is_clean]
     counted = clean or [seconds for seconds, _ in groups]
     return {"median": statistics.median(counted), "min": min(counted), "groups": len(groups), "clean": len(clean)}

@@ -73,6 +73,15 @@ def test_work_of_a_paper_that_learns_by_rows_by_hand():
     }
     work = cost.work_of(values, "walker_walk", "torch")
     assert work == cost.Work(551_000, updates=1 + (250_500 - 2048) // 2, planned_actions=551_000 // 2)
+    assert cost.work_of(values | {"behaviour": {"horizon": 15}}, "walker_walk", "torch").policy_actions == 551_000 // 2
+
+
+def test_actions_of_a_planner_and_of_a_policy_are_counted_apart():
+    found = {}
+    for learner in ("actor", "planner"):
+        work = cost.work_of(VALUES | {"behaviour": {"learner": learner}}, "cartpole_swingup", "torch")
+        found[learner] = (work.planned_actions, work.policy_actions)
+    assert found == {"actor": (0, 50_000 // 8), "planner": (50_000 // 8, 0)}
 
 
 def test_collecting_by_noise_plans_test_episodes_only():
@@ -83,15 +92,17 @@ def test_collecting_by_noise_plans_test_episodes_only():
 def test_work_in_the_true_simulator_is_every_candidates_env_steps():
     planner = {"horizon": 12, "iterations": 10, "candidates": 1000}
     work = cost.work_of(VALUES | {"planner": planner}, "cartpole_swingup", "numpy")
-    assert work == cost.Work(env_steps=10 * 1000 * 120_001, updates=0, planned_actions=0)
-    assert work.hours({"ms_per_update": math.nan, "ms_per_planned_action": math.nan, "env_steps_per_s": 1e6}) > 0.33
+    assert work == cost.Work(env_steps=10 * 1000 * 120_001, updates=0)
+    unknown = dict.fromkeys(cost.SPEEDS_IN_MS, math.nan)
+    assert work.hours(unknown | {"env_steps_per_s": 1e6}) > 0.33
 
 
 def test_hours_by_hand():
-    # 3600 updates of 1 s, 7200 actions of 0.5 s, 3600 env steps of 1 s
-    work = cost.Work(env_steps=3600, updates=3600, planned_actions=7200)
-    speed = {"ms_per_update": 1000, "ms_per_planned_action": 500, "env_steps_per_s": 1}
-    assert work.hours(speed) == pytest.approx(3.0)
+    # 3600 updates of 1 s, 7200 planned actions of 0.5 s, 3600 of a policy of 0.25 s, 3600 env steps of 1 s
+    work = cost.Work(env_steps=3600, updates=3600, planned_actions=7200, policy_actions=3600)
+    speed = {"ms_per_update": 1000, "ms_per_planned_action": 500, "ms_per_policy_action": 250, "env_steps_per_s": 1}
+    assert work.hours(speed) == pytest.approx(3.25)
+    assert math.isnan(work.hours(speed | {"ms_per_policy_action": math.nan})), "nothing is made up"
 
 
 def figure_4(framework="torch"):
@@ -134,7 +145,7 @@ def speeds(tmp_path, *rows):
 
 
 def test_measured_speeds_become_hours(tmp_path):
-    path = speeds(tmp_path, "planet,torch,one GPU,paper,36,3.6,1000,a note", "planet,torch,old,paper,,,,no numbers")
+    path = speeds(tmp_path, "planet,torch,one GPU,paper,36,3.6,,1000,a note", "planet,torch,old,paper,,,,,no numbers")
     runs, paper = figure_4()
     (row,) = cost.cost_table(runs, paper, cost.read_speeds(path)).to_dict("records")
     learned = 2_988_000 * 0.036
@@ -144,7 +155,7 @@ def test_measured_speeds_become_hours(tmp_path):
     assert "one GPU" in cost.render(pd.DataFrame([row]), paper)
 
 
-@pytest.mark.parametrize("bad", ["planet,torch,gpu,paper,fast,1,1,x", "planet,torch,gpu,paper,0,1,1,x"])
+@pytest.mark.parametrize("bad", ["planet,torch,gpu,paper,fast,1,1,1,x", "planet,torch,gpu,paper,0,1,1,1,x"])
 def test_a_speed_that_is_no_speed_is_told(tmp_path, bad):
     with pytest.raises(UserError, match="line 2: ms_per_update"):
         cost.read_speeds(speeds(tmp_path, bad))

@@ -1,4 +1,4 @@
-"""What a scale costs before anyone starts it: runs, env steps, updates, planned actions and hours.
+"""What a scale costs before anyone starts it: runs, env steps, updates, actions and hours.
 
     python -m workflows.scripts.cost --scale workflows/profiles/paper/scale.yaml        (make cost SCALE=paper)
 
@@ -25,8 +25,10 @@ from workflows.scripts.plan import Run, all_runs, read_scale
 
 SPEEDS = ROOT / "data" / "speeds.csv"
 SPEED_COLUMNS = [
-    "paper", "framework", "device", "scale", "ms_per_update", "ms_per_planned_action", "env_steps_per_s", "source",
+    "paper", "framework", "device", "scale", "ms_per_update", "ms_per_planned_action", "ms_per_policy_action",
+    "env_steps_per_s", "source",
 ]  # fmt: skip
+SPEEDS_IN_MS = ("ms_per_update", "ms_per_planned_action", "ms_per_policy_action")
 NOT_MEASURED = "not measured"
 
 
@@ -35,20 +37,22 @@ class Work(NamedTuple):
 
     env_steps: int
     updates: int
-    planned_actions: int
+    planned_actions: int = 0  # chosen by search in the model
+    policy_actions: int = 0  # chosen by a learned policy
 
     def hours(self, speed: Mapping[str, float]) -> float:
-        """Wall-clock hours when learning, planning and simulating take turns; NaN where a speed is not measured."""
-        learning = self.updates * speed["ms_per_update"] / 1000 if self.updates else 0.0
-        planning = self.planned_actions * speed["ms_per_planned_action"] / 1000 if self.planned_actions else 0.0
-        return (learning + planning + self.env_steps / speed["env_steps_per_s"]) / 3600
+        """Wall-clock hours when learning, acting and simulating take turns; NaN where a speed is not measured."""
+        counts = (self.updates, self.planned_actions, self.policy_actions)
+        ms = sum(count * speed[name] for count, name in zip(counts, SPEEDS_IN_MS, strict=True) if count)
+        return (ms / 1000 + self.env_steps / speed["env_steps_per_s"]) / 3600
 
 
 def work_of(values: Mapping[str, Any], task: str, framework: str) -> Work:
     """The work of one run with these resolved values.
 
     Evaluations happen at the end of prefill, every period after it, and at the end of the run. Collecting by noise
-    plans nothing. In framework numpy nothing is learned and every candidate is tried in the simulator: only its env
+    plans nothing; without a behaviour to learn (PlaNet), or with behaviour.learner planner, every other action is the
+    planner's. In framework numpy nothing is learned and every candidate is tried in the simulator: only its env
     steps count. One agent for all tasks plays an equal number of episodes of each. A planned action counts the same
     whatever the planner's settings: variants with another planner or overshooting cost less or more than they say.
     """
@@ -56,7 +60,7 @@ def work_of(values: Mapping[str, Any], task: str, framework: str) -> Work:
     total, prefill, every, updates = learning(values)
     if framework == "numpy":
         tried = math.prod(values["planner"][name] for name in ("horizon", "iterations", "candidates"))
-        return Work(env_steps=episodes * world["time_limit_env_steps"] * (1 + tried), updates=0, planned_actions=0)
+        return Work(env_steps=episodes * world["time_limit_env_steps"] * (1 + tried), updates=0)
     collected_by_plan = values.get("exploration", {}).get("collect", "planner") == "planner"
     tasks = world["joint_tasks"] if task == ALL_TASKS else [task]
     repeats = world["action_repeat"]  # of each task, or one for all
@@ -64,11 +68,9 @@ def work_of(values: Mapping[str, Any], task: str, framework: str) -> Work:
     learned = max(0, total - prefill)
     evaluations = 1 + math.ceil(learned / every)
     test_steps = evaluations * episodes * len(tasks) * world["time_limit_env_steps"]
-    return Work(
-        env_steps=total + test_steps,
-        updates=updates,
-        planned_actions=round((learned * collected_by_plan + test_steps) / repeat),
-    )
+    planned = values.get("behaviour", {"learner": "planner"}).get("learner") == "planner"
+    actions = round((learned * collected_by_plan + test_steps) / repeat)
+    return Work(total + test_steps, updates, **{"planned_actions" if planned else "policy_actions": actions})
 
 
 def learning(values: Mapping[str, Any]) -> tuple[int, int, int, int]:
@@ -96,7 +98,7 @@ def read_speeds(path: Path = SPEEDS) -> pd.DataFrame:
     table = pd.read_csv(path, comment="#")
     if list(table.columns) != SPEED_COLUMNS:
         raise UserError(f"{shown(path)}: columns are {list(table.columns)}, expected {SPEED_COLUMNS}")
-    for column in ("ms_per_update", "ms_per_planned_action", "env_steps_per_s"):
+    for column in (*SPEEDS_IN_MS, "env_steps_per_s"):
         numbers = pd.to_numeric(table[column], errors="coerce")
         bad = table[column][table[column].notna() & ~(numbers > 0)]
         if len(bad):
@@ -155,7 +157,8 @@ def render(table: pd.DataFrame, scale: Mapping[str, Any]) -> str:
         lines.append(
             f"  {row['paper']} {row['framework']}: {row['runs']} run{'s' * (row['runs'] != 1)}, "
             f"{row['env_steps']:,} env steps "
-            f"(evaluation included), {row['updates']:,} updates, {row['planned_actions']:,} planned actions"
+            f"(evaluation included), {row['updates']:,} updates, {row['planned_actions']:,} planned actions, "
+            f"{row['policy_actions']:,} of a policy"
         )
         if row["hours"] == NOT_MEASURED:
             lines.append(f"    hours: {NOT_MEASURED} at this scale (no row in {shown(SPEEDS)})")
