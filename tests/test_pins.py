@@ -271,6 +271,194 @@ def test_planet_pins_by_hand():
     assert {key: values[key] for key in expected} == expected
 
 
+def test_dreamer_pins_by_hand():
+    """Sections 1 to 5 of Dreamer's fact sheet, column TF1, typed anew: the lineage that made the paper's curves."""
+    values = dict(leaves(read_yaml(ROOT / "replications" / "dreamer" / "paper.yaml"), where="dreamer"))
+    expected = {
+        "environment.size": 64,
+        "environment.camera": 0,
+        "environment.cameras.quadruped_run": 2,
+        "environment.cameras.quadruped_walk": 2,
+        "environment.time_limit_env_steps": 1000,
+        "environment.action_repeat": 2,
+        "environment.least_decisions": 50,
+        "environment.atari.grayscale": False,
+        "environment.atari.noop_max": 29,
+        "environment.atari.life_loss_ends_training": True,
+        "environment.atari.resize": "bilinear",
+        "environment.atari.max_pool": True,
+        "model.stoch_size": 30,
+        "model.deter_size": 200,
+        "model.hidden_size": 200,
+        "model.activation": "elu",
+        "model.min_std": 0.1,
+        "model.gru": "block",
+        "model.joint_heads": False,
+        "model.encoder_depth": 32,
+        "model.image_bits": 8,
+        "model.dequantise": True,
+        "model.dense_units": 400,
+        "model.reward_layers": 2,
+        "model.value_layers": 3,
+        "model.actor_layers": 4,
+        "model.continuation": False,
+        "model.continuation_layers": 3,
+        "model.contrastive": False,
+        "model.contrastive_layers": 3,
+        "model.contrastive_init_std": 1.0,
+        "model.contrastive_min_std": 0.01,
+        "loss.gradient_heads": ["image", "reward"],
+        "loss.image_scale": 1.0,
+        "loss.reward_scale": 1.0,
+        "loss.contrastive_scale": 1.0,
+        "loss.divergence_scale": 1.0,
+        "loss.free_nats": 3.0,
+        "loss.free_nats_of": "step",
+        "loss.continuation_scale": 1.0,
+        "loss.continuation_target_scale": 0.99,
+        "loss.reward_transform": "none",
+        "loss.contrastive_negatives": "window",
+        "loss.contrastive_batch_shifts": 10,
+        "loss.contrastive_time_shifts": 30,
+        "behaviour.learner": "actor",
+        "behaviour.value": True,
+        "behaviour.horizon": 15,
+        "behaviour.discount": 0.99,
+        "behaviour.no_value_discount": 0.99,
+        "behaviour.lambda": 0.95,
+        "behaviour.bootstrap": "early",
+        "behaviour.weights": True,
+        "behaviour.shared_latent_noise": False,
+        "behaviour.action_gradient": "score",
+        "behaviour.mean_scale": 5.0,
+        "behaviour.init_std": 5.0,
+        "behaviour.min_std": 1e-4,
+        "behaviour.mode_samples": 100,
+        "optimisers.model.learning_rate": 6e-4,
+        "optimisers.model.clip_norm": 100.0,
+        "optimisers.actor.learning_rate": 8e-5,
+        "optimisers.actor.clip_norm": 100.0,
+        "optimisers.value.learning_rate": 8e-5,
+        "optimisers.value.clip_norm": 100.0,
+        "optimisers.decoder.learning_rate": 1e-3,
+        "optimisers.decoder.clip_norm": 1000.0,
+        "optimisers.epsilon": 1e-4,
+        "planner.horizon": 12,
+        "planner.iterations": 10,
+        "planner.candidates": 1000,
+        "planner.elites": 100,
+        "planner.discount": 1.0,
+        "exploration.policy": "sample",
+        "exploration.action_noise": 0.3,
+        "exploration.epsilon.start": 0.4,
+        "exploration.epsilon.end": 0.1,
+        "exploration.epsilon.decay_updates": 150_000,
+        "exploration.epsilon.evaluation": 0.001,
+        "batch.size": 50,
+        "batch.length": 50,
+        "replay.older": 1000,
+        "replay.recent": 0,
+        "replay.pool": None,
+        "replay.chunks_per_refresh": 1000,
+        "replay.replacement": False,
+        "replay.ends": "included",
+        "replay.shuffle_chunks": 0,
+        "schedule.total_env_steps": 5_000_000,
+        "schedule.prefill_env_steps": 5000,
+        "schedule.learn_every_env_steps": 1000,
+        "schedule.updates_per_learn": 100,
+        "schedule.pretrain_updates": 100,
+        "schedule.evaluate_every_env_steps": 10_000,
+        "evaluation.episodes": 1,
+        "video.sequences": 2,
+        "video.context": 5,
+        "video.length": 50,
+    }
+    assert {key: values[key] for key in expected} == expected
+    assert values.keys() - expected.keys() == {  # defaults of libraries, and what is ours: the sheet has no number
+        "environment.shadow_size", "environment.atari.sticky", "optimisers.beta1", "optimisers.beta2", "planner.std",
+        "replay.prefetch_chunks", "replay.capacity_rows", "replay.memory_rows", "schedule.checkpoint_every_env_steps",
+    }  # fmt: skip
+
+
+def test_dreamer_variants_by_hand():
+    """Sections 1 to 7 of the fact sheet, typed anew: what a variant changes, and nothing else. tf2: column TF2."""
+    scale = read_scale(ROOT / "workflows" / "profiles" / "paper" / "scale.yaml")
+    no_value, planet = {"behaviour.value": False}, {"behaviour.learner": "planner", "behaviour.value": False}
+    games = {
+        "environment.action_repeat": 4,
+        "environment.time_limit_env_steps": 4 * 27_000,
+        "model.continuation": True,
+        "loss.divergence_scale": 0.1,
+        "loss.reward_transform": "tanh",
+        "behaviour.horizon": 10,
+        "exploration.action_noise": 0.0,
+        "schedule.total_env_steps": 10_000_000,
+        "schedule.prefill_env_steps": 40_000,
+        "schedule.learn_every_env_steps": 4 * 500,
+        "schedule.evaluate_every_env_steps": 10 * 4 * 500,
+        "schedule.checkpoint_every_env_steps": 20_000,
+    }
+    repeats = {  # 100 updates per 500 decisions, after 2500, and a test per 1000 updates
+        repeat: {
+            "environment.action_repeat": repeat,
+            "schedule.prefill_env_steps": 2500 * repeat,
+            "schedule.learn_every_env_steps": 500 * repeat,
+            "schedule.evaluate_every_env_steps": 5000 * repeat,
+        }
+        for repeat in (4, 8)
+    }
+    expected = {
+        "dreamer": {},
+        "no-value": no_value,
+        "no-value-undiscounted": {**no_value, "behaviour.no_value_discount": 1.0},
+        "planet": planet,
+        "contrastive": {"model.contrastive": True, "loss.gradient_heads": ["contrastive", "reward"]},
+        "reward-only": {"loss.gradient_heads": ["reward"]},
+        "atari": games,
+        "atari-straight": {**games, "behaviour.action_gradient": "straight"},
+        "repeat-1": {"environment.action_repeat": 1},  # 1000 decisions are one episode
+        "repeat-4": repeats[4],
+        "repeat-8": repeats[8],
+        "planet-repeat-8": {**planet, **repeats[8]},
+        "tf2": {
+            "environment.least_decisions": 0,
+            "environment.atari.noop_max": 30,
+            "model.gru": "keras",
+            "model.joint_heads": True,
+            "model.dequantise": False,
+            "loss.free_nats_of": "mean",
+            "loss.continuation_scale": 10.0,
+            "behaviour.bootstrap": "last",
+            "behaviour.shared_latent_noise": True,
+            "behaviour.action_gradient": "straight",
+            "optimisers.epsilon": 1e-7,
+            "replay.older": 1_000_000,  # all
+            "replay.replacement": True,
+            "replay.chunks_per_refresh": 100,
+            "replay.ends": "excluded",
+            "replay.prefetch_chunks": 10 * 50,
+            "schedule.pretrain_updates": 1 + 100,
+        },
+        "paper-text": {
+            "model.dense_units": 300,
+            "model.reward_layers": 3,
+            "model.actor_layers": 3,
+            "behaviour.bootstrap": "last",
+            "behaviour.weights": False,
+            "exploration.policy": "mode",
+        },
+    }
+    for horizon in (10, 20, 30, 40):
+        expected[f"dreamer-h{horizon}"] = {"behaviour.horizon": horizon}
+        expected[f"no-value-h{horizon}"] = {**no_value, "behaviour.horizon": horizon}
+        expected[f"planet-h{horizon}"] = {**planet, "planner.horizon": horizon}
+    assert read_variants("dreamer").keys() == expected.keys()
+    for variant, changes in expected.items():
+        overrides = {o["key"]: o["value"] for o in resolve("dreamer", variant, scale)["overrides"]}
+        assert overrides == changes, variant
+
+
 # ------------------------------------------------------------------------------------------------ experiments, scales
 
 

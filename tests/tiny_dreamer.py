@@ -38,7 +38,10 @@ CHANGES = {
 
 
 def values(variant="dreamer", **changes):
-    """A variant's values made tiny; further changes by dotted key, dots written as two underscores."""
+    """A variant's values made tiny; further changes by dotted key, dots written as two underscores.
+
+    All imagine at most 4 steps: variants that differ in the horizon alone become one.
+    """
     tree = resolve("dreamer", variant, {"name": "paper"})["values"]
     horizon = {"behaviour.horizon": min(4, tree["behaviour"]["horizon"])}
     for key, value in {**CHANGES, **horizon, **{key.replace("__", "."): x for key, x in changes.items()}}.items():

@@ -129,7 +129,7 @@ def guide_lines(path: Path, task: str) -> list[Level]:
 
 @functools.lru_cache(maxsize=4)
 def read_lines(path: Path) -> pd.DataFrame:
-    """Final scores of methods that are no column of Appendix G, columns COLUMNS."""
+    """Final scores of other methods on games, columns COLUMNS."""
     frame = pd.read_csv(path)
     if list(frame.columns) != COLUMNS:
         raise UserError(f"{path}: columns {', '.join(frame.columns)}, expected {', '.join(COLUMNS)}; restore the file")

@@ -119,7 +119,7 @@ def _notes(request: Request, runs: Mapping[tuple[str, str], Sequence[Source]]) -
         "counted, on its machine and beside whatever else that did.",
         *([f"{'; '.join(sizes)}."] if sizes else []),
         "Ours: the paper has no such figure; its Section 6 gives 3 hours per million env steps to Dreamer and 11 to "
-        "planning, on one GPU. All learn the same world model; every action is held 8 times.",
+        "planning, on one GPU. Both learn the same world model; every action is held 8 times.",
         *request.notes,
         origin_note(request.sources, request.scale),
     ]

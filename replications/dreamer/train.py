@@ -17,7 +17,7 @@ from shared import config as configs
 from shared import errors, launch, runner
 from shared.envs import atari
 from shared.envs.spec import Env
-from shared.envs.suite import check_task, is_crafter, is_game, libraries, may_end
+from shared.envs.suite import check_task, has_choices, libraries, may_end
 from shared.errors import UserError
 
 
@@ -42,7 +42,7 @@ def pipeline(environment: Environment, *, training: bool) -> atari.Pipeline:
     """The frames of a game as Dreamer sees them (control/wrappers.py, class Atari; scripts/tasks.py)."""
     settings = environment.atari
     return atari.Pipeline(
-        colours="grey" if settings.grayscale else "rgb",
+        colours="rgb",  # settings.grayscale is always false: the convolutions are made for three colours
         resize=settings.resize,
         max_pool=settings.max_pool,
         draw_end=False,  # code: a frame that ends a game is not looked at
@@ -58,7 +58,7 @@ def pipeline(environment: Environment, *, training: bool) -> atari.Pipeline:
 def check(config: Config, task: str) -> None:
     """Refuse what a config that is whole in itself cannot do with a task."""
     check_task(task)
-    game = is_game(task) or is_crafter(task)
+    game = has_choices(task)  # games, Crafter, Catch: all of them may end early, too
     if game and config.behaviour.learner == "planner":
         raise UserError(
             f"--task {task}: behaviour.learner planner searches continuous actions, and a game's are discrete; use "

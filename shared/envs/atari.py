@@ -77,8 +77,9 @@ class Atari:
 
     An episode is a pure function of its seed and actions, sticky actions included: every reset loads the game again,
     because only then does the emulator take a new seed (0.1 s; a reset alone goes on with the old random numbers).
-    ale-py's vector environment is not used: it has none but the area filter, and ends an episode with another image
-    (tests/envs/test_atari.py). It would spare 0.3 of the 0.6 ms that a decision takes here.
+    ale-py's vector environment is used nowhere: it has none but the area filter, so its frames are not those of Dreamer
+    and DreamerV3. They are those of DreamerV2 where an episode does not begin with actions that do nothing, and but for
+    its last image (tests/envs/test_atari.py).
     """
 
     def __init__(self, task: str, *, size: int, action_repeat: int, time_limit_env_steps: int, pipeline: Pipeline):

@@ -1,6 +1,7 @@
 """Turns @pytest.mark.golden(prefix) into one test per case of every golden file of that kind.
 
-The paper is the one in the module's name, test_<paper>_*.py; loading.py says which files are its files.
+The paper is the one in the module's name, test_<paper>_*.py, unless the mark names another, whose network this paper
+takes over: golden("gru_block", paper="planet"). loading.py says which files are a paper's files.
 """
 
 import re
@@ -17,7 +18,8 @@ def pytest_generate_tests(metafunc):
     if mark is None:
         return
     (prefix,), case = mark.args, mark.kwargs.get("case", "")
-    folder, paper = checked(metafunc.config.getoption("--golden-dir")), paper_of(metafunc.module.__name__)
+    folder = checked(metafunc.config.getoption("--golden-dir"))
+    paper = mark.kwargs.get("paper", paper_of(metafunc.module.__name__))
     found = [pytest.param(case, id=case.id) for case in find(folder, paper, prefix, case)]
     if not found:
         reason = f"no {prefix}*.npz of {paper} in {folder}"

@@ -36,18 +36,20 @@ PARTLY: dict[Claim, int] = {}
 
 
 def claims(folder=TESTS):
-    """What @pytest.mark.golden(prefix, case=...) claims in the modules test_<paper>_*.py of a folder."""
+    """What @pytest.mark.golden(prefix, case=..., paper=...) claims in the modules test_<paper>_*.py of a folder."""
     found = set()
     for paper in PAPERS:
         for path in folder.glob(f"test_{paper}_*.py"):
-            found |= {Claim(paper, *mark) for mark in _marks(ast.parse(path.read_text()))}
+            found |= {Claim(**{"paper": paper, **mark}) for mark in _marks(ast.parse(path.read_text()))}
     return found
 
 
 def _marks(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.golden":
-            yield tuple(ast.literal_eval(value) for value in [*node.args, *(word.value for word in node.keywords)])
+            (prefix,) = node.args
+            words = {word.arg: ast.literal_eval(word.value) for word in node.keywords}
+            yield {"prefix": ast.literal_eval(prefix), **words}
 
 
 def unknown(folder, known):

@@ -2,7 +2,8 @@
 
 Mark a test of tests/golden/test_<paper>_*.py with @pytest.mark.golden("lambda_return") and take the argument `case`:
 the test runs once for every case in every file of that paper whose name begins so. With case="streamnorm" it takes
-only those cases of a file whose own names begin so. Further files in the same format can be dropped in.
+only those cases of a file whose own names begin so, with paper="planet" the files of that paper. Further files in the
+same format can be dropped in.
 
 A file is one case, with names such as `prev_stoch` or `w/rssm/gru/bias`; or, if EVERY name in it reads CASE/NAME
 (`num_cases` apart), it holds several.

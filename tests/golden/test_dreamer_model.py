@@ -2,8 +2,8 @@
 
 Everything runs in float64 from the same float32 inputs; what remains is the authors' float32. FORWARD and GRADIENT are
 relative to the largest entry (data/golden/dreamer/README.md asks for 1e-4 and 1e-3). The world of the training steps is
-variant tf2 of experiments.yaml, so its settings are held too. Formulas alone: test_dreamer_core.py and
-test_dreamer_policies.py.
+variant tf2 of experiments.yaml, so its settings are held too. The latent model of the paper's lineage (TF1) is
+PlaNet's: it is held to PlaNet's files. Formulas alone: test_dreamer_core.py and test_dreamer_policies.py.
 """
 
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from shared.envs.spec import ActSpec
 from shared.formulas.divergences import gaussian_kl
 from shared.formulas.elbo import gaussian_log_prob
 from tests import tiny_dreamer
-from tests.golden import dreamer_weights
+from tests.golden import dreamer_weights, planet_weights
 from tests.golden.dreamer_sides import SIDES
 from tests.golden.loading import options, weights
 
@@ -95,6 +95,36 @@ def test_filtering_a_sequence_then_imagining(side, case):
     last = {name: value[:, -1] for name, value in post.items()}
     future, noise = side.double(arrays["future_action"]), shared_noise(side, arrays["imag_eps"], size)
     state_close(side.model.imagine(latent, last, future, noise), arrays, "imag")
+
+
+@pytest.mark.golden("gru_block", paper="planet")
+def test_the_papers_gru_applies_the_reset_gate_before_the_candidate(side, case):
+    arrays = case.load()
+    cell = side.model.BlockGRU(arrays["x"].shape[1], arrays["h_prev"].shape[1])
+    parameters = planet_weights.gru(weights(arrays), "gru", "cell")
+    cell = side.load(cell, {name.removeprefix("cell."): value for name, value in parameters.items()})
+    close(cell(side.double(arrays["x"]), side.double(arrays["h_prev"])), arrays["h_next"])
+
+
+@pytest.mark.golden("unroll_rssm_sampled", paper="planet")
+def test_the_papers_latent_model_filters_a_sequence_then_imagines(side, case):
+    """`imagine` continues from the state after the file's context, with the file's noise."""
+    arrays = case.load()
+    meta, size = options(arrays), len(arrays["action"])
+    changes = {"stoch_size": meta["stoch"], "deter_size": meta["deter"], "hidden_size": meta["hidden"]}
+    changes = {f"model__{name}": value for name, value in (changes | {"activation": meta["activation"]}).items()}
+    config = build(Config, tiny_dreamer.values(**changes), where="a golden file").model
+    latent = side.model.RSSM(config, meta["embed"], meta["action"])
+    latent = side.load(latent, planet_weights.latent(weights(arrays)))
+    embed, action, noise = (side.double(arrays[name]) for name in ("embed", "action", "post_eps"))
+    post, prior = latent.observe(embed, action, noise, side.model.initial_state(latent, size))
+    names = {"mean": "mean", "std": "stddev", "sample": "sample", "belief": "belief"}
+    state_close(post, arrays, "post", names)
+    state_close(prior, arrays, "prior", {"mean": "mean", "std": "stddev", "belief": "belief"})
+    context, eps = meta["context"], side.double(arrays["open_eps"])
+    start = {name: side.double(arrays[f"open_{theirs}"][:, context - 1]) for name, theirs in names.items()}
+    dreamt = side.model.imagine(latent, start, action[:, context:], eps[:, context:])
+    state_close(dreamt, {name: value[:, context:] for name, value in arrays.items() if "open_" in name}, "open", names)
 
 
 # -------------------------------------------------------------------------------------------------- the other networks

@@ -58,8 +58,9 @@ def test_unknown_files_and_cases_are_named(tmp_path):
 
 
 def test_claims_are_read_off_the_marks(tmp_path):
-    marks = ('"misc", case="layer"', '"cem"')
+    marks = ('"misc", case="layer"', '"cem"', '"gru", paper="planet"')
     text = "\n".join(f"@pytest.mark.golden({mark})\ndef test_{i}(case): ..." for i, mark in enumerate(marks))
     (tmp_path / "test_dreamerv2_x.py").write_text(text)
     (tmp_path / "other.py").write_text(text)
-    assert claims(tmp_path) == {Claim("dreamerv2", "misc", "layer"), Claim("dreamerv2", "cem")}
+    expected = {Claim("dreamerv2", "misc", "layer"), Claim("dreamerv2", "cem"), Claim("planet", "gru")}
+    assert claims(tmp_path) == expected

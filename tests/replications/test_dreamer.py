@@ -294,9 +294,9 @@ def known_heads(continues=False):
     return model, lambda x: x[..., 1]
 
 
-def actor_numbers(variant="dreamer", log_odds=None, **changes):
+def actor_numbers(variant="dreamer", log_odds=None, horizon=3, **changes):
     odds = [0.0] * 3 if log_odds is None else log_odds
-    features = torch.tensor([REWARD, WORTH, odds]).T[:, None].requires_grad_()
+    features = torch.tensor([REWARD, WORTH, odds]).T[:horizon, None].requires_grad_()
     model, value = known_heads(log_odds is not None)
     behaviour = make_config(variant, **changes).behaviour
     loss, returns, weights = agent_torch.actor_objective(model, value if behaviour.value else None, behaviour, features)
@@ -312,6 +312,15 @@ def test_returns_end_with_the_last_state_or_one_too_early():
         first = 1 + 0.99 * (0.05 * 20 + 0.95 * last)
         assert returns == pytest.approx([first, last]) and weights == pytest.approx([1, 0.99])
         assert loss == pytest.approx(-(first + 0.99 * last) / 2)
+
+
+def test_the_smallest_horizon_has_one_return():
+    """Of two states; early: it ends with the value of its own state, R_0 = 1 + 0.99 * 10. last: R_0 = 1 + 0.99 * 20."""
+    for bootstrap, worth in (("early", 10), ("last", 20)):
+        loss, returns, weights, slopes = actor_numbers(horizon=2, behaviour__bootstrap=bootstrap)
+        assert returns == pytest.approx([1 + 0.99 * worth]) and weights == [1] and loss == pytest.approx(-returns[0])
+        by_value = {"early": [-0.99, 0], "last": [0, -0.99]}[bootstrap]
+        assert slopes[:, 1].tolist() == pytest.approx(by_value) and slopes[:, 0].tolist() == [-1, 0]
 
 
 def test_weights_are_off_as_the_paper_writes_it():

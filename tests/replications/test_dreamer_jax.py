@@ -59,9 +59,20 @@ def make_batch(seed=0, size=3, length=6, *, variant="dreamer"):
     }
 
 
-@pytest.mark.parametrize("variant", ["dreamer", "tf2", "atari", "planet"])  # the others differ in nothing but losses
+@pytest.mark.parametrize("variant", ["dreamer", "tf2", "atari", "planet"])  # they act in four ways
 @pytest.mark.parametrize("check", agent_suite.CHECKS, ids=lambda check: check.__name__)
 def test_behaviour_of_every_agent(check, variant):
+    check(lambda seed: make_agent(seed, variant), lambda seed: make_batch(seed, variant=variant))
+
+
+@pytest.mark.parametrize("variant", ["reward-only", "no-value"])
+@pytest.mark.parametrize(
+    "check",
+    [agent_suite.learning_lowers_the_loss, agent_suite.save_load_continue_equals_continue],
+    ids=lambda check: check.__name__,
+)
+def test_agents_with_other_optimisers_learn_and_continue(check, variant):
+    """Four optimisers where the decoder has its own (contrastive has the same four), two without a value."""
     check(lambda seed: make_agent(seed, variant), lambda seed: make_batch(seed, variant=variant))
 
 

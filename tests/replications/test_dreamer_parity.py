@@ -41,10 +41,16 @@ def learning_variants():
 
 
 DISCRETE = {"atari", "atari-straight"}
-EXTRA = {  # what no variant of experiments.yaml has: name -> (variant it starts from, changes)
+EXTRA = {  # what no variant of experiments.yaml has, other horizons among it: name -> (variant it starts from, changes)
     "ends-continuous": ("tf2", {"model__continuation": True, "loss__continuation_scale": 10.0}),
-    "all-heads": ("contrastive", {"loss__gradient_heads": ["image", "reward", "contrastive"]}),
-    "clipped": ("reward-only", {f"optimisers__{name}__clip_norm": 1e-2 for name in GROUPS}),
+    "all-heads-horizon-2": (  # the smallest horizon: one return, which ends with its own value
+        "contrastive",
+        {"loss__gradient_heads": ["image", "reward", "contrastive"], "behaviour__horizon": 2},
+    ),
+    "clipped-horizon-7": (
+        "reward-only",
+        {**{f"optimisers__{name}__clip_norm": 1e-2 for name in GROUPS}, "behaviour__horizon": 7},
+    ),
 }
 
 
@@ -324,7 +330,7 @@ def test_weights_trained_in_one_framework_act_and_predict_alike_in_the_other(var
     agent_parity.check_films(agents, batch)
 
 
-@pytest.mark.parametrize("variant", [*learning_variants(), "ends-continuous", "all-heads"])
+@pytest.mark.parametrize("variant", [*learning_variants(), "ends-continuous", "all-heads-horizon-2"])
 def test_one_parameter_file_loads_into_both(variant, tmp_path):
     agent_parity.check_one_parameter_file(make_agents(variant), tmp_path)
 

@@ -166,8 +166,11 @@ def call(tmp_path, capsys, task="toy_reach", extra=(), variant="dreamer", **chan
         ({"task": "cartpole_swinup"}, ["cartpole_swinup", "did you mean", "cartpole_swingup"]),
         ({"task": "atari_pnog"}, ["atari_pnog", "atari_pong"]),
         ({"task": "atari_pong", "variant": "planet"}, ["atari_pong", "learner: actor"]),
+        ({"task": "crafter_reward", "variant": "planet"}, ["crafter_reward", "learner: actor"]),
+        ({"task": "toy_catch", "variant": "planet"}, ["toy_catch", "learner: actor"]),
         ({"task": "atari_pong"}, ["atari_pong", "model.continuation is false", "variant atari"]),
         ({"task": "crafter_reward"}, ["crafter_reward", "model.continuation is false"]),
+        ({"task": "toy_catch"}, ["toy_catch", "model.continuation is false", "variant atari"]),
         (
             {"task": "walker_walk", "variant": "atari"},
             [
@@ -192,6 +195,14 @@ def test_mistakes_are_told_in_one_message_and_leave_nothing(tmp_path, capsys, op
     for word in words:
         assert word in said
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("variant", "task"),
+    [("dreamer", "toy_reach"), ("planet", "toy_reach"), ("atari", "toy_catch"), ("atari", "atari_pong")],
+)
+def test_a_variant_that_suits_its_task_is_not_refused(variant, task):
+    train.check(make_config(variant), task)
 
 
 @pytest.mark.parametrize("framework", ["torch", "jax"])

@@ -21,15 +21,11 @@ from shared.config import ROOT, shown
 from shared.errors import UserError, cli
 
 TARGET = ROOT / "data" / "reference"
-DREAMER = "danijar/dreamer @ 56d4d44, scores/baselines.json"
-DREAMERV2 = "danijar/dreamerv2 @ 07d906e, scores/baselines.json"
-# (file, key in it) -> method, what it sees, env steps, origin. A3C and D4PG are in dreamer_table_1.csv.
-LINES = {
-    ("dreamer", "slac_3e6"): ("SLAC", "pixels", 3_000_000, DREAMER),
-    ("dreamer", "planet_1e6"): ("PlaNet (its own paper)", "pixels", 1_000_000, DREAMER),
-    ("dreamerv2", "dqn_sticky_2e8"): ("DQN, sticky actions", "pixels", 200_000_000, DREAMERV2),
-    ("dreamerv2", "rainbow_sticky_2e8"): ("Rainbow, sticky actions", "pixels", 200_000_000, DREAMERV2),
-    ("dreamerv2", "simple_determ_4e5"): ("SimPLe, no sticky actions", "pixels", 400_000, DREAMERV2),
+ORIGIN = "danijar/dreamerv2 @ 07d906e, scores/baselines.json"
+LINES = {  # key -> method, env steps: the guide lines of games. A3C, D4PG and PlaNet are in dreamer_table_1.csv.
+    "dqn_sticky_2e8": ("DQN, sticky actions", 200_000_000),
+    "rainbow_sticky_2e8": ("Rainbow, sticky actions", 200_000_000),
+    "simple_determ_4e5": ("SimPLe, no sticky actions", 400_000),
 }
 CHECKED = {"a3c_100m_proprio": "A3C", "d4pg_100m": "D4PG"}  # key -> column of the typed table
 SLIPPED = "atari_james_bond"  # its row in dreamerv2/baselines.json has slipped columns
@@ -53,13 +49,13 @@ def curves(runs: list[dict[str, Any]]) -> pd.DataFrame:
     )
 
 
-def lines(baselines: dict[str, dict[str, dict[str, float]]]) -> pd.DataFrame:
-    """A row per method and task: method, input, env_steps, task, score, origin."""
+def lines(baselines: dict[str, dict[str, float]]) -> pd.DataFrame:
+    """A row per method and game: method, input, env_steps, task, score, origin."""
     rows = [
-        (method, sees, steps, task_of(task), scores[key], origin)
-        for (file, key), (method, sees, steps, origin) in LINES.items()
-        for task, scores in sorted(baselines[file].items())
-        if key in scores and task != SLIPPED
+        (method, "pixels", steps, game, scores[key], ORIGIN)
+        for key, (method, steps) in LINES.items()
+        for game, scores in sorted(baselines.items())
+        if key in scores and game != SLIPPED
     ]
     return pd.DataFrame(rows, columns=["method", "input", "env_steps", "task", "score", "origin"])
 
@@ -95,7 +91,7 @@ def main(arguments: list[str]) -> None:
     check_table(pd.read_csv(TARGET / "dreamer_table_1.csv"), baselines["dreamer"])
     tables = {
         "dreamer_tf2_curves.csv": curves(read(options.source / "dreamer" / "dreamer.json")),
-        "dreamer_lines.csv": lines(baselines),
+        "dreamer_lines.csv": lines(baselines["dreamerv2"]),
     }
     for name, table in tables.items():
         write_whole(options.target / name, table.to_csv(index=False, lineterminator="\n").encode())
