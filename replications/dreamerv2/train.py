@@ -17,7 +17,7 @@ from shared import config as configs
 from shared import errors, launch, runner
 from shared.envs import atari
 from shared.envs.spec import Env
-from shared.envs.suite import check_task, is_crafter, is_game, libraries, may_end
+from shared.envs.suite import check_task, has_choices, libraries, may_end
 from shared.errors import UserError
 
 
@@ -58,8 +58,7 @@ def pipeline(environment: Environment, *, training: bool) -> atari.Pipeline:
 def check(config: Config, task: str) -> None:
     """Refuse what a config that is whole in itself cannot do with a task."""
     check_task(task)
-    game = is_game(task) or is_crafter(task)
-    if game and not config.model.discount_head:
+    if has_choices(task) and not config.model.discount_head:
         raise UserError(
             f"--task {task}: model.discount_head is false, as for control tasks, so imagination would not know that a "
             "game ends; take a variant for games such as dreamerv2, or a control task such as walker_walk"

@@ -191,6 +191,7 @@ def call(tmp_path, capsys, task="atari_pong", extra=(), variant="dreamerv2", **c
         ({"task": "walker_walk"}, ["walker_walk", "model.discount_head is true", "variant control"]),
         ({"variant": "control"}, ["atari_pong", "model.discount_head is false", "such as dreamerv2"]),
         ({"variant": "control", "task": "crafter_reward"}, ["crafter_reward", "model.discount_head is false"]),
+        ({"variant": "control", "task": "toy_catch"}, ["toy_catch", "model.discount_head is false"]),
         ({"extra": ["--framework", "numpy"]}, ["numpy", "torch and in jax"]),
         ({"model__discount_head": False}, ["loss.gradient_heads names discount"]),
         ({"video__context": 8}, ["context (8)", "length (8)"]),
