@@ -62,7 +62,8 @@ def table_2(request: Request) -> Drawn:
     notes = [
         "Which agent: settings here are those of the last commit's agent and of the one that made the published curve. "
         "Everything else is the same in all suites (Table 4). Atari100k of 2024's code had replay ratio 256. The size "
-        "of a suite whose agent is of 2023 is that code's S. Crafter has no published curve in our source.",
+        "of a suite whose agent is of 2023 is that code's S. The released runs of control from pixels had 8 "
+        "environments. Crafter has no published curve in our source.",
         "Out of scope for now: their simulators are no dependency of this repository.",
     ]
     frame = pd.DataFrame(rows, columns=header)

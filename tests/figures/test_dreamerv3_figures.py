@@ -339,7 +339,8 @@ def test_table_2_sets_the_papers_benchmarks_beside_the_configuration():
     assert paper[-1][2] == "–" and here[-1][2] == 1  # Crafter's action repeat is not in our source
     assert here == [*paper[:-1], [*paper[-1][:2], 1, *paper[-1][3:]]], "the last commit's agent has all of it"
     assert "here, crafter" not in frame.index
-    # the published agents: 2024's code differs in one ratio, 2023's in environments and size
+    # the published agents: 2024's in a ratio and in environments, 2023's in environments and size
+    assert frame.loc["here, vision-2024", columns].tolist() == [20, 1_000_000, 2, 8, 512, "12M"]
     assert frame.loc["here, atari100k-2024", columns].tolist() == [26, 400_000, 4, 1, 256, "200M"]
     assert frame.loc["here, proprio-2023", columns].tolist() == [18, 500_000, 2, 4, 512, "S (2023)"]
     assert len(frame.filter(like="out of scope", axis=0)) == 4
