@@ -13,6 +13,7 @@ import torch
 from replications.dreamerv3 import agent_torch, model_torch
 from replications.dreamerv3.agent_torch import DreamerV3Agent
 from replications.dreamerv3.config import Config
+from replications.dreamerv3.figures_settings import PARAMETERS
 from shared.config import build, leaves, resolve
 from shared.envs.spec import ActSpec, ArraySpec
 from shared.errors import UserError
@@ -152,17 +153,6 @@ def test_an_older_agent_is_the_same_in_every_suite():
         assert len(changes[0]) > 4
 
 
-COUNTS = {  # counted in the authors' code
-    "1m": (686_456, None),
-    "12m": (10_492_616, 11_808_850),
-    "25m": (23_487_016, 26_444_402),
-    "50m": (41_646_984, 46_900_882),
-    "100m": (93_463_624, 105_276_626),
-    "200m": (165_942_536, 186_936_082),
-    "400m": (372_887_176, 420_106_130),
-}
-
-
 def count(monkeypatch, variant, size, obs_spec, act_spec):
     """Trainable parameters; on no device, and without first values, so that 400 million take no time."""
     monkeypatch.setattr(model_torch, "initialise", lambda *arguments: None)
@@ -177,9 +167,9 @@ def count(monkeypatch, variant, size, obs_spec, act_spec):
     return sum(p.numel() for part in (model, actor, critic) for p in part.parameters())
 
 
-@pytest.mark.parametrize("size", COUNTS)
+@pytest.mark.parametrize("size", PARAMETERS)
 def test_sizes_are_those_of_the_authors_networks(monkeypatch, size):
-    small, large = COUNTS[size]
+    small, large = PARAMETERS[size]
     assert count(monkeypatch, "vision", size, IMAGE, ActSpec(6, discrete=True)) == small
     if large:
         screen = {"image": ArraySpec((96, 96, 1), "uint8")}
