@@ -274,7 +274,7 @@ def figure_1(request: Request) -> Drawn:
         for place, suite in enumerate([*SUITES, *ELSEWHERE]):
             row, column = divmod(place, 4)
             axes = page.axes(0.4 + across * column, gap - 0.36 + (height + gap) * (1 - row), 1.4, height)
-            _draw_bars(axes, suite, frame[frame["suite"] == suite])
+            draw_bars(axes, suite, frame[frame["suite"] == suite])
     return Drawn(page.figure, frame.drop(columns="color"), {})
 
 
@@ -300,7 +300,8 @@ def _bars(suite: Suite, request: Request) -> list[dict]:
     return rows
 
 
-def _draw_bars(axes, suite: str, rows: pd.DataFrame) -> None:
+def draw_bars(axes, suite: str, rows: pd.DataFrame) -> None:
+    """The bars of one benchmark, a row of the numbers each; the suite is one of SUITES or of ELSEWHERE."""
     known = SUITES.get(suite)
     words, below = (known.title, "") if known else ELSEWHERE[suite]
     if known:

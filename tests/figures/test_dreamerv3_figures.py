@@ -23,14 +23,14 @@ from workflows.scripts.plan import planned_runs, read_experiments, read_scale
 
 DRAW = {name: item.draw for name, item in figures.FIGURES.items()}
 EXPERIMENTS = read_experiments("dreamerv3")
-WITHOUT_RUNS = {**figures.SUMMARY, **figures.SETTINGS}
+WITHOUT_RUNS = {**figures.SUMMARY, **figures.WITHOUT_RUNS}
 PROFILES = ROOT / "workflows" / "profiles"
 TASKS = {suite: tuple(tasks_of(REFERENCE, suite)) for suite in SUITES}
 ALL_TASKS = (*dict.fromkeys(task for tasks in TASKS.values() for task in tasks), CRAFTER_TASK)
 CAPTIONS = {
     **dict.fromkeys(CURVES, "dreamerv3_curves"),
     **dict.fromkeys(TABLES, "dreamerv3_tables"),
-    **dict.fromkeys(figures.SETTINGS, "dreamerv3_settings"),
+    **dict.fromkeys(figures.WITHOUT_RUNS, "dreamerv3_settings"),
     "figure_1": "dreamerv3_summary",
     "figure_4": "dreamerv3_films",
 }
@@ -92,8 +92,8 @@ def test_every_experiment_has_a_figure_and_every_figure_an_experiment_or_needs_n
     assert set(EXPERIMENTS) | set(WITHOUT_RUNS) == set(DRAW) == set(CAPTIONS)
     assert not set(EXPERIMENTS) & set(WITHOUT_RUNS)
     published = {f"figure_{name}" for name in (1, 4, 6, 10, 13, 14, 15, 17, 18)}
-    published |= {f"table_{name}" for name in (2, 3, 4, 6, 9, 11, 12)}
-    ours = {"agents", "agents_vision", "agents_atari", "agents_atari100k", "entropies", "crafter"}
+    published |= {f"table_{name}" for name in (2, 3, 4, 5, 6, 9, 10, 11, 12)}
+    ours = {"agents", "agents_vision", "agents_atari", "agents_atari100k", "entropies", "crafter", "elsewhere"}
     assert set(DRAW) == published | ours
 
 
@@ -142,7 +142,8 @@ def test_a_figure_without_runs_says_so_and_which_agent_it_is_of(name):
     drawn = DRAW[name](request([]))
     page = words(drawn.figure)
     assert "agent" in page or "last commit" in page
-    assert "NOT RUN" in page or name in figures.SETTINGS
+    assert "NOT RUN" in page or name in figures.WITHOUT_RUNS
+    assert ("published numbers only" in page) == (name in figures.PRINTED)
     if name in PUBLISHED:
         assert set(drawn.numbers["kind"]) & {"published", "published curve"}
         assert f"DreamerV3, {agent(SUITES[PUBLISHED[name]].variant)}" in page
@@ -367,6 +368,35 @@ def test_table_3_and_4_are_read_from_the_configuration():
     assert table.loc["optimisers.laprop.beta2"].tolist()[:3] == [0.999] * 3
     assert table.at["loss.dynamics_scale", "2023"] == 0.5 and table.at["loss.dynamics_scale", "last commit"] == 1.0
     assert table.iloc[:, -1].str.contains("paper|code|ours").all()
+
+
+def test_table_10_tells_how_a_score_is_made():
+    table = DRAW["table_10"](request([])).numbers.set_index("benchmark")
+    columns = ["env steps", "last env steps that count", "seeds, released", "seeds, ours", "over tasks"]
+    assert table.loc["Atari", columns].tolist() == [200_000_000, 2_000_000, "3–6", "5", "mean, median of gamer's %"]
+    assert table.loc["Control from vectors", columns].tolist() == [500_000, 30_000, "5", "5", "mean, median"]
+    assert table["tested besides"].tolist() == ["1 episode each " + each for each in ("1M", "100k", "10k", "10k")]
+
+
+@pytest.mark.parametrize("name", figures.PRINTED)
+@pytest.mark.parametrize("scale", ["smoke", "paper"])
+def test_what_is_only_published_says_so_at_every_scale(name, scale):
+    drawn = DRAW[name](request([], scale=scale))
+    page = words(drawn.figure)
+    assert "published numbers only" in page and "no run of ours stands behind this page" in page
+    assert "not replicated" in texts(drawn.figure), "the stamp"
+    assert "smoke: not a result" not in page and set(drawn.numbers["kind"]) == {"printed"}
+    assert "Published numbers only, not replicated" in drawn.further[".md"].decode()
+
+
+def test_printed_numbers_of_benchmarks_out_of_scope():
+    """As the fact sheet has them: Figures 11 and 12, Table 5."""
+    table = DRAW["elsewhere"](request([])).numbers
+    values = table.groupby("benchmark", sort=False)["value"].apply(list).to_dict()
+    assert values == {"ProcGen": [66.0, 64.9, 42.8], "DMLab": [71.4], "Minecraft": [9.1, 7.1, 6.3, 5.1]}
+    assert table["method"].tolist()[:4] == ["DreamerV3, 2024 agent", "PPG", "PPO", "DreamerV3, 2024 agent"]
+    minecraft = DRAW["table_5"](request([])).numbers
+    assert minecraft["value"].tolist() == values["Minecraft"] and set(minecraft["printed in"]) == {"Figure 8, Table 5"}
 
 
 # ------------------------------------------------------------------------------------------------ video
