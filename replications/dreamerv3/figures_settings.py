@@ -130,9 +130,9 @@ def table_10(request: Request) -> Drawn:
         )
     lines = [[human(cell) if isinstance(cell, int) else cell for cell in row] for row in rows]
     notes = [
-        "A score is the return of training episodes, with drawn actions. Agent: that of the published numbers (2024; "
-        "2023 for control from vectors). The words of the paper's own Table 10 are not known to us: this is how the "
-        "released runs give its numbers, and how ours are scored. Tested besides: ours alone; no score has it.",
+        "A score is the return of training episodes, with drawn actions, of the agent that made the published numbers "
+        "(2024's; 2023's for control from vectors). The words of the paper's own Table 10 are not known to us: this is "
+        "how the released runs give its numbers, and how ours are scored. Tested besides: ours alone; no score has it.",
         *(f"{SUITES[name].title.partition(',')[0]}: {words}" for name, words in RECIPES.items()),
         "Runs are averaged first, then seeds, then tasks. Ours: a fiftieth of runs that are shorter than published.",
     ]
