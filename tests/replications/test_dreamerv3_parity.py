@@ -64,7 +64,7 @@ def sees_images(variant):
     return variant.startswith(("vision", "atari"))
 
 
-LONG = {"dreamerv3", "proprio-2023", "discrete"}  # a hundred updates; the others, some slow with images, four
+LONG = {"dreamerv3", "proprio-2023", "discrete", "vision"}  # a hundred updates; the others four or five
 EXTRA = {  # what no variant of experiments.yaml has: name -> (variant it starts from, changes)
     "discrete": ("proprio-2024", {}),  # and discrete actions
     "last-rows": ("dreamerv3", {"behaviour__imagine_last": 2, "model__dynamics_layers": 2}),
