@@ -1,5 +1,5 @@
 # DreamerV3: a target per published figure or table, and `dreamerv3` for all of them. What a figure needs is told by its
-# entry in experiments.yaml; Figure 1 takes what four others have, and Tables 2 to 4 take no run. Each comes as picture and
+# entry in experiments.yaml; Figure 1 takes what four others have; settings and what is only printed take no run. Each comes as picture and
 # print version, with the plotted numbers and the list of runs. Released curves and scores are drawn whether runs of ours
 # exist or not.
 from workflows.scripts.plan import read_experiments
@@ -8,7 +8,7 @@ from workflows.scripts.plan import read_experiments
 include: "figure_files.smk"
 
 
-DREAMERV3_SETTINGS = ("table_2", "table_3", "table_4")
+DREAMERV3_SETTINGS = ("table_2", "table_3", "table_4", "table_5", "table_10", "elsewhere")
 DREAMERV3_SCORES = ("table_6", "table_9", "table_11", "table_12")
 DREAMERV3_FILMS = ("figure_4",)
 DREAMERV3_SUMMARY = ("figure_1",)
@@ -148,6 +148,11 @@ rule dreamerv3_table_4:
         at_scale("results/{scale}/dreamerv3/table_4.png"),
 
 
+rule dreamerv3_table_5:
+    input:
+        at_scale("results/{scale}/dreamerv3/table_5.png"),
+
+
 rule dreamerv3_table_6:
     input:
         at_scale("results/{scale}/dreamerv3/table_6.png"),
@@ -158,6 +163,11 @@ rule dreamerv3_table_9:
         at_scale("results/{scale}/dreamerv3/table_9.png"),
 
 
+rule dreamerv3_table_10:
+    input:
+        at_scale("results/{scale}/dreamerv3/table_10.png"),
+
+
 rule dreamerv3_table_11:
     input:
         at_scale("results/{scale}/dreamerv3/table_11.png"),
@@ -166,6 +176,11 @@ rule dreamerv3_table_11:
 rule dreamerv3_table_12:
     input:
         at_scale("results/{scale}/dreamerv3/table_12.png"),
+
+
+rule dreamerv3_elsewhere:
+    input:
+        at_scale("results/{scale}/dreamerv3/elsewhere.png"),
 
 
 rule dreamerv3_crafter:

@@ -54,8 +54,8 @@ FURTHER = {
     "the sticky, grey environment by mistake; whether the published runs had it is not known. Ours is the one meant.",
     "proprio": "The printed table is of the 2023 agent, although the paper describes 2024's: its numbers are those of "
     "a file released with the 2023 code. In the copy we read, the labels of mean and median are swapped.",
-    "vision": "In the copy we read, the labels of mean and median are swapped. The paper says five seeds; the "
-    "file has ten.",
+    "vision": "In the copy we read, the labels of mean and median are swapped. The paper says five seeds and 16 "
+    "environments; the file has ten seeds, and their episodes end 8 at a time: ours of the 2024 agent has 8 too.",
 }
 ELSEWHERE = {"procgen": ("ProcGen", "normalised mean, 16 tasks"), "dmlab": ("DMLab", "capped mean, 30 tasks"),
              "minecraft": ("Minecraft", "return, diamond")}  # fmt: skip
@@ -274,7 +274,7 @@ def figure_1(request: Request) -> Drawn:
         for place, suite in enumerate([*SUITES, *ELSEWHERE]):
             row, column = divmod(place, 4)
             axes = page.axes(0.4 + across * column, gap - 0.36 + (height + gap) * (1 - row), 1.4, height)
-            _draw_bars(axes, suite, frame[frame["suite"] == suite])
+            draw_bars(axes, suite, frame[frame["suite"] == suite])
     return Drawn(page.figure, frame.drop(columns="color"), {})
 
 
@@ -300,7 +300,8 @@ def _bars(suite: Suite, request: Request) -> list[dict]:
     return rows
 
 
-def _draw_bars(axes, suite: str, rows: pd.DataFrame) -> None:
+def draw_bars(axes, suite: str, rows: pd.DataFrame) -> None:
+    """The bars of one benchmark, a row of the numbers each; the suite is one of SUITES or of ELSEWHERE."""
     known = SUITES.get(suite)
     words, below = (known.title, "") if known else ELSEWHERE[suite]
     if known:

@@ -14,7 +14,7 @@ from replications.dreamerv3 import figures
 from replications.dreamerv3.figures_curves import ABLATION_TASKS, CRAFTER_TASK, CURVES, PARTS, agent
 from replications.dreamerv3.figures_published import BESIDE, CRAFTER, REFERENCE, SUITES, tasks_of
 from replications.dreamerv3.figures_scores import TABLES
-from replications.dreamerv3.figures_settings import PAPER_TABLE_2, PARAMETERS
+from replications.dreamerv3.figures_settings import PAPER_TABLE_2
 from shared.config import ROOT, leaves, resolve
 from shared.figures.command import Request
 from shared.figures.page import texts
@@ -23,14 +23,14 @@ from workflows.scripts.plan import planned_runs, read_experiments, read_scale
 
 DRAW = {name: item.draw for name, item in figures.FIGURES.items()}
 EXPERIMENTS = read_experiments("dreamerv3")
-WITHOUT_RUNS = {**figures.SUMMARY, **figures.SETTINGS}
+WITHOUT_RUNS = {**figures.SUMMARY, **figures.WITHOUT_RUNS}
 PROFILES = ROOT / "workflows" / "profiles"
 TASKS = {suite: tuple(tasks_of(REFERENCE, suite)) for suite in SUITES}
 ALL_TASKS = (*dict.fromkeys(task for tasks in TASKS.values() for task in tasks), CRAFTER_TASK)
 CAPTIONS = {
     **dict.fromkeys(CURVES, "dreamerv3_curves"),
     **dict.fromkeys(TABLES, "dreamerv3_tables"),
-    **dict.fromkeys(figures.SETTINGS, "dreamerv3_settings"),
+    **dict.fromkeys(figures.WITHOUT_RUNS, "dreamerv3_settings"),
     "figure_1": "dreamerv3_summary",
     "figure_4": "dreamerv3_films",
 }
@@ -92,8 +92,8 @@ def test_every_experiment_has_a_figure_and_every_figure_an_experiment_or_needs_n
     assert set(EXPERIMENTS) | set(WITHOUT_RUNS) == set(DRAW) == set(CAPTIONS)
     assert not set(EXPERIMENTS) & set(WITHOUT_RUNS)
     published = {f"figure_{name}" for name in (1, 4, 6, 10, 13, 14, 15, 17, 18)}
-    published |= {f"table_{name}" for name in (2, 3, 4, 6, 9, 11, 12)}
-    ours = {"agents", "agents_vision", "agents_atari", "agents_atari100k", "entropies", "crafter"}
+    published |= {f"table_{name}" for name in (2, 3, 4, 5, 6, 9, 10, 11, 12)}
+    ours = {"agents", "agents_vision", "agents_atari", "agents_atari100k", "entropies", "crafter", "elsewhere"}
     assert set(DRAW) == published | ours
 
 
@@ -142,7 +142,8 @@ def test_a_figure_without_runs_says_so_and_which_agent_it_is_of(name):
     drawn = DRAW[name](request([]))
     page = words(drawn.figure)
     assert "agent" in page or "last commit" in page
-    assert "NOT RUN" in page or name in figures.SETTINGS
+    assert "NOT RUN" in page or name in figures.WITHOUT_RUNS
+    assert ("published numbers only" in page) == (name in figures.PRINTED)
     if name in PUBLISHED:
         assert set(drawn.numbers["kind"]) & {"published", "published curve"}
         assert f"DreamerV3, {agent(SUITES[PUBLISHED[name]].variant)}" in page
@@ -339,35 +340,63 @@ def test_table_2_sets_the_papers_benchmarks_beside_the_configuration():
     assert paper[-1][2] == "–" and here[-1][2] == 1  # Crafter's action repeat is not in our source
     assert here == [*paper[:-1], [*paper[-1][:2], 1, *paper[-1][3:]]], "the last commit's agent has all of it"
     assert "here, crafter" not in frame.index
-    # the published agents: 2024's code differs in one ratio, 2023's in environments and size
+    # the published agents: 2024's in a ratio and in environments, 2023's in environments and size
+    assert frame.loc["here, vision-2024", columns].tolist() == [20, 1_000_000, 2, 8, 512, "12M"]
     assert frame.loc["here, atari100k-2024", columns].tolist() == [26, 400_000, 4, 1, 256, "200M"]
     assert frame.loc["here, proprio-2023", columns].tolist() == [18, 500_000, 2, 4, 512, "S (2023)"]
     assert len(frame.filter(like="out of scope", axis=0)) == 4
 
 
-def test_suites_differ_in_what_table_2_shows_and_in_their_environments_alone():
-    """One set of hyperparameters: everything below environment., and three more keys; and when to look and to save."""
-    shown = ("environment.", "model.size", "schedule.total_env_steps", "schedule.train_ratio")
-    looking = {"schedule.evaluate_every_env_steps", "schedule.checkpoint_every_env_steps"}
-    of = {
-        suite.last_commit: dict(leaves(resolve("dreamerv3", suite.last_commit, {"name": "paper"})["values"], where=""))
+def test_table_4_shows_what_is_the_same_in_all_suites():
+    """And leaves out nothing else but where the world is, sizes, and what nothing is learned from."""
+    of = [
+        dict(leaves(resolve("dreamerv3", suite.last_commit, {"name": "paper"})["values"], where=""))
         for suite in (*SUITES.values(), CRAFTER)
-    }
-    keys = {key for values in of.values() for key in values}
-    differing = {key for key in keys if len({str(values[key]) for values in of.values()}) > 1} - looking
-    assert {key for key in differing if not key.startswith(shown)} == set()
-    assert {key for key in differing if not key.startswith("environment.")} == set(shown[1:])
-    assert not differing & set(DRAW["table_4"](request([])).numbers["key"])  # which says so of its values
+    ]
+    differing = {key for key in of[0] if any(values[key] != of[0][key] for values in of)}
+    shown = set(DRAW["table_4"](request([])).numbers["key"])
+    assert len(shown) > 50 and not differing & shown
+    left = {key for key in of[0] if key not in shown | differing}
+    assert all(key.startswith(("environment.", "sizes.", "video.", "evaluation.")) for key in left), left
 
 
 def test_table_3_and_4_are_read_from_the_configuration():
     sizes = DRAW["table_3"](request([])).numbers.set_index("size")
-    assert sizes.loc["12m"].tolist()[:5] == [2048, 256, 16, 16, PARAMETERS["12m"][0]]
-    assert list(sizes.index)[-4:] == ["s2023", "m2023", "l2023", "xl2023"]
+    assert sizes.loc["12m"].tolist() == [2048, 256, 16, 16, 10_492_616, 11_808_850]
+    assert list(sizes.index)[-2:] == ["400m", "s2023"]
     table = DRAW["table_4"](request([])).numbers.set_index("key")
     assert table.loc["optimisers.laprop.beta2"].tolist()[:3] == [0.999] * 3
     assert table.at["loss.dynamics_scale", "2023"] == 0.5 and table.at["loss.dynamics_scale", "last commit"] == 1.0
     assert table.iloc[:, -1].str.contains("paper|code|ours").all()
+
+
+def test_table_10_tells_how_a_score_is_made():
+    table = DRAW["table_10"](request([])).numbers.set_index("benchmark")
+    columns = ["env steps", "last env steps that count", "seeds, released", "seeds, ours", "over tasks"]
+    assert table.loc["Atari", columns].tolist() == [200_000_000, 2_000_000, "3–6", "5", "mean, median of gamer's %"]
+    assert table.loc["Control from vectors", columns].tolist() == [500_000, 30_000, "5", "5", "mean, median"]
+    assert table["tested besides"].tolist() == ["1 episode each " + each for each in ("1M", "100k", "10k", "10k")]
+
+
+@pytest.mark.parametrize("name", figures.PRINTED)
+@pytest.mark.parametrize("scale", ["smoke", "paper"])
+def test_what_is_only_published_says_so_at_every_scale(name, scale):
+    drawn = DRAW[name](request([], scale=scale))
+    page = words(drawn.figure)
+    assert "published numbers only" in page and "no run of ours stands behind this page" in page
+    assert "not replicated" in texts(drawn.figure), "the stamp"
+    assert "smoke: not a result" not in page and set(drawn.numbers["kind"]) == {"printed"}
+    assert "Published numbers only, not replicated" in drawn.further[".md"].decode()
+
+
+def test_printed_numbers_of_benchmarks_out_of_scope():
+    """As the fact sheet has them: Figures 11 and 12, Table 5."""
+    table = DRAW["elsewhere"](request([])).numbers
+    values = table.groupby("benchmark", sort=False)["value"].apply(list).to_dict()
+    assert values == {"ProcGen": [66.0, 64.9, 42.8], "DMLab": [71.4], "Minecraft": [9.1, 7.1, 6.3, 5.1]}
+    assert table["method"].tolist()[:4] == ["DreamerV3, 2024 agent", "PPG", "PPO", "DreamerV3, 2024 agent"]
+    minecraft = DRAW["table_5"](request([])).numbers
+    assert minecraft["value"].tolist() == values["Minecraft"] and set(minecraft["printed in"]) == {"Figure 8, Table 5"}
 
 
 # ------------------------------------------------------------------------------------------------ video

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from replications.dreamerv3 import agent_jax, layers_jax, model_jax, optimisers_jax
+from replications.dreamerv3.figures_settings import PARAMETERS
 from shared.config import resolve
 from shared.envs.spec import ActSpec, ArraySpec
 from shared.errors import UserError
 from shared.formulas.optimisers import adaptive_clip, laprop
 from shared.layers_jax import named_parameters
 from shared.testing import agent_suite
-from tests.replications.test_dreamerv3 import ACTIONS, CHECKS, COUNTS, GAMES, IMAGE, make_batch, make_config, spec_of
+from tests.replications.test_dreamerv3 import ACTIONS, CHECKS, GAMES, IMAGE, make_batch, make_config, spec_of
 
 
 def make_agent(variant="dreamerv3", seed=0, **changes) -> agent_jax.DreamerV3Agent:
@@ -85,7 +86,7 @@ def count(variant, size, obs_spec, act_spec):
 
 def test_sizes_are_those_of_the_authors_networks():
     screen = {"image": ArraySpec((96, 96, 1), "uint8")}
-    for size, (small, large) in COUNTS.items():
+    for size, (small, large) in PARAMETERS.items():
         assert count("vision", size, IMAGE, ActSpec(6, discrete=True)) == small, size
         if large:
             assert count("atari", size, screen, ActSpec(18, discrete=True)) == large, size
