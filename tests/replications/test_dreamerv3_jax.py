@@ -16,7 +16,20 @@ from shared.errors import UserError
 from shared.formulas.optimisers import adaptive_clip, laprop
 from shared.layers_jax import named_parameters
 from shared.testing import agent_suite
-from tests.replications.test_dreamerv3 import ACTIONS, CHECKS, COUNTS, GAMES, IMAGE, make_batch, make_config, spec_of
+from tests.compilation import QUICK
+from tests.replications.test_dreamerv3 import (
+    ACTIONS,
+    CHECKS,
+    COUNTS,
+    GAMES,
+    IMAGE,
+    check_mixed_gradients,
+    extreme,
+    make_batch,
+    make_config,
+    shaken,
+    spec_of,
+)
 
 
 def make_agent(variant="dreamerv3", seed=0, **changes) -> agent_jax.DreamerV3Agent:
@@ -230,6 +243,41 @@ def test_mixed_precision_changes_matrix_products_alone(variant):
         assert {name: str(x.dtype) for name, x in memo.items()} == {
             name: s.dtype for name, s in agent.memo_spec.items()
         }
+
+
+def gradients_of(agent, batch):
+    """Of one update, by parameter, before the optimiser sees them; with draws that rounding cannot change."""
+    own, draw = agent_jax.step, agent_jax.learning_noise
+
+    def recorded(settings, learners, grads, moments, updates):
+        slopes.update({f"{name}.{key}": x for name in grads for key, x in named_parameters(grads[name]).items()})
+        return own(settings, learners, grads, moments, updates)
+
+    def learn(networks, moments, normaliser, key, rows, stored):
+        agent_jax.learn_step.__wrapped__(agent.settings, networks, moments, normaliser, key, rows, stored, 0)
+        return slopes
+
+    slopes, state = {}, (agent.networks, agent.moments, agent.normaliser, agent.key)
+    stored = {name: batch[name][:, 0] for name in agent.memo_spec}
+    rows = {name: batch[name] for name in (*agent.obs_spec, "action", "reward", *agent_jax.FLAGS)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agent_jax, "step", recorded)
+        patch.setattr(
+            agent_jax, "learning_noise", lambda *inputs: extreme(draw(*inputs), agent.networks.actor.discrete)
+        )
+        return jax.device_get(jax.jit(learn, compiler_options=QUICK)(*state, rows, stored))
+
+
+@pytest.mark.parametrize("variant", ["dreamerv3", "atari"])
+def test_mixed_precision_has_the_gradients_of_float32(variant):
+    """Of model, actor and critic: see the same test of torch."""
+    found = []
+    for mixed in (True, False):
+        agent = make_agent(variant, loss__free_nats=0.02)
+        agent.load_parameters(shaken(agent.parameters()))
+        agent.settings = agent.settings._replace(mixed=mixed)
+        found.append(gradients_of(agent, make_batch(variant)))
+    check_mixed_gradients(*found, variant)
 
 
 def test_precision_is_mixed_on_a_gpu_alone():

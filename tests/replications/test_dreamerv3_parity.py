@@ -346,7 +346,7 @@ def test_one_parameter_file_loads_into_both(variant, tmp_path):
 IDIOM = {
     "torch": {"forward", "over_channels", "stack", "memo", "start", "update", "learn_behaviour", "replayed_values",
               "step", "update_slow_critic", "learning_noise", "action_noise", "tensor", "uniform", "preprocessed",
-              "arithmetic", "LaPropOptimiser", "AdamOptimiser", "make_optimisers", "frozen"},
+              "arithmetic", "gradients_of", "LaPropOptimiser", "AdamOptimiser", "make_optimisers", "frozen"},
     "jax": {"affine", "filled", "Linear", "_padded", "_biased", "_flat", "_restarted", "pooled", "first_std",
             "Settings", "Networks", "placed", "initial_state", "act_step", "memo", "learn_step", "start", "update",
             "learn_behaviour", "through_model", "replayed_values", "slow_share", "learning_noise", "normal",
