@@ -57,8 +57,8 @@ class DreamerV3Agent:
         self.parts = nn.ModuleDict(parts).to(self.device)
         self.generator = torch.Generator(self.device).manual_seed(noise_seed)
         self.optimisers = make_optimisers(self.parts, config.optimisers)
-        names = NORMALISER_STATES[config.behaviour.normalise]
-        self.normaliser = {name: torch.zeros((), device=self.device) for name in names}
+        first = first_statistics(config.behaviour)
+        self.normaliser = {name: torch.tensor(value, device=self.device) for name, value in first.items()}
         self.updates = 0
 
     # ------------------------------------------------------------------------------------------------------ acting
@@ -622,6 +622,32 @@ def normalise_advantages(
     return after, (advantage - mean) / moments_std(mean, square, behaviour.advantage_limit)
 
 
+def first_statistics(behaviour: Behaviour) -> dict[str, float]:
+    """What `behaviour_objectives` keeps from update to update, by name, as it is before the first."""
+    first = dict.fromkeys(NORMALISER_STATES[behaviour.normalise], 0.0)
+    return first if behaviour.entropy_target.share is None else {**first, "entropy_scale": behaviour.entropy_scale}
+
+
+def entropy_scales(
+    actor: Actor, behaviour: Behaviour, before: Mapping[str, Tensor], entropy: Tensor
+) -> tuple[dict[str, Tensor], Tensor | float]:
+    """The scale of the entropy after this update, as a statistic, and in it, (). Without a target nothing changes.
+
+        share = (mean H - least H) / (largest H - least H)        scale <- scale exp(rate (target - share)), in bounds
+
+    before: entropy_scale. entropy: of the policy in imagined states, (H, N).
+
+    # ours: v1 of the paper names an ablation with a target for the entropy; how it is reached is our choice.
+    """
+    target = behaviour.entropy_target
+    if target.share is None:
+        return {}, behaviour.entropy_scale
+    least, most = actor.entropy_range()
+    scale, share = before["entropy_scale"], (entropy.detach().mean() - least) / (most - least)
+    moved = scale * torch.exp(target.rate * (target.share - share))
+    return {"entropy_scale": moved.clamp(target.least, target.most)}, scale
+
+
 def behaviour_objectives(
     actor: Actor,
     critic: Critic,
@@ -664,7 +690,8 @@ def behaviour_objectives(
         after, advantage = normalise_advantages(behaviour, normaliser, advantage)
     log_prob, entropy = actor.judge(actor(constant[:-1]), actions.detach())
     gain = advantage if through_model else log_prob * advantage
-    actor_loss = -(weights * (gain + behaviour.entropy_scale * entropy)).mean()
+    further, entropy_scale = entropy_scales(actor, behaviour, normaliser, entropy)
+    actor_loss = -(weights * (gain + entropy_scale * entropy)).mean()
     critic_loss = (weights * critic.scalar.loss(logits[:-1], returns, slow, behaviour.slow_regulariser)).mean()
     metrics = {
         "actor_loss": actor_loss.detach(),
@@ -672,8 +699,9 @@ def behaviour_objectives(
         "actor_entropy": entropy.mean().detach(),
         "imagined_return": returns.mean().detach(),
         "return_range": scale.detach(),
+        **further,
     }
-    return actor_loss, critic_loss, returns.detach(), after, metrics
+    return actor_loss, critic_loss, returns.detach(), {**after, **further}, metrics
 
 
 def replay_value_objective(

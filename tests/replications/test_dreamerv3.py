@@ -4,6 +4,7 @@ The numbers of the authors' code are in tests/golden/test_dreamerv3_model.py.
 """
 
 import contextlib
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -41,6 +42,7 @@ VARIANTS = (
     "no-reward-value-gradients",
     "no-reconstruction-gradients",
     "no-symlog-inputs",
+    "entropy-target",
 )
 # The authors draw every action, also where they do not learn.
 CHECKS = [check for check in agent_suite.CHECKS if check is not agent_suite.exploration_changes_actions]
@@ -267,6 +269,47 @@ def test_returns_and_weights_by_hand():
     plain = behaviour_of(**{"lambda": 0.5, "continuation": "plain", "discount_steps": 2})
     _, weights = agent_torch.imagined_returns(plain, reward, discount, value)  # gamma 1/2 is divided out once
     assert weights.flatten().tolist() == pytest.approx([1.8, 0.9])
+
+
+def test_the_range_of_an_entropy_is_that_of_its_policies():
+    """Of the narrowest and the widest normal distribution; of certainty and uniform odds."""
+    narrow, wide = (
+        float(torch.distributions.Normal(torch.zeros(ACTIONS), std).entropy().sum()) for std in (0.1, 1.0)
+    )
+    assert make_agent().actor.entropy_range() == pytest.approx((narrow, wide))
+    assert make_agent("atari").actor.entropy_range() == pytest.approx((0, np.log(ACTIONS)))
+
+
+def test_an_entropy_scale_by_hand():
+    """Range 1 to 5, mean 2, so a share of 1/4. Target 3/4, rate log 4: twice the scale; target 0: 4^(-1/4) of it."""
+    actor, entropy = SimpleNamespace(entropy_range=lambda: (1.0, 5.0)), torch.tensor([[1.0, 2.0], [3.0, 2.0]])
+    before = {"entropy_scale": torch.tensor(1e-3)}
+    for share, most, expected in ((0.75, 1.0, 2e-3), (0.25, 1.0, 1e-3), (0.0, 1.0, 1e-3 / 2**0.5), (1.0, 2e-3, 2e-3)):
+        target = {"share": share, "rate": math.log(4), "least": 1e-6, "most": most}
+        behaviour = behaviour_of(**{f"entropy_target__{name}": value for name, value in target.items()})
+        after, scale = agent_torch.entropy_scales(actor, behaviour, before, entropy)
+        assert float(after["entropy_scale"]) == pytest.approx(expected) and float(scale) == pytest.approx(1e-3)
+    low = behaviour_of(entropy_target__share=0.0, entropy_target__rate=100.0)
+    assert float(agent_torch.entropy_scales(actor, low, before, entropy)[0]["entropy_scale"]) == pytest.approx(3e-6)
+    assert agent_torch.entropy_scales(actor, behaviour_of(), {}, entropy) == ({}, 3e-4)
+
+
+@pytest.mark.parametrize(("share", "grows"), [(0.02, False), (0.98, True)])
+def test_a_target_moves_the_entropy_scale_and_the_losses_after_it(share, grows):
+    """The first update has the scale of the config; then every one what the update before it recorded."""
+    agent = make_agent(behaviour__entropy_target__share=share, behaviour__entropy_target__rate=0.5)
+    fixed = make_agent()
+    assert float(agent.normaliser["entropy_scale"]) == pytest.approx(3e-4) and "entropy_scale" not in fixed.normaliser
+    first = agent.learn(make_batch()).metrics
+    assert float(first["actor_loss"]) == float(fixed.learn(make_batch()).metrics["actor_loss"])
+    second = agent.learn(make_batch()).metrics
+    found = [3e-4, float(first["entropy_scale"]), float(second["entropy_scale"])]
+    assert found == sorted(found, reverse=not grows) and len(set(found)) == 3
+    assert float(second["actor_loss"]) != float(fixed.learn(make_batch()).metrics["actor_loss"])
+    twin = make_agent(seed=5, behaviour__entropy_target__share=share, behaviour__entropy_target__rate=0.5)
+    twin.load(agent.save())
+    ours, theirs = (one.learn(make_batch(seed=3)).metrics for one in (agent, twin))
+    assert {name: float(value) for name, value in ours.items()} == {name: float(x) for name, x in theirs.items()}
 
 
 def test_discounts_of_the_three_agents():
@@ -578,6 +621,11 @@ def test_a_state_from_another_kind_of_device_is_refused():
         ({"model__min_std": 1.0}, "must be below max_std"),
         ({"behaviour__returns__low": 95.0}, r"low \(95.0\) must be below high \(95.0\)"),
         ({"behaviour__discount_steps": 1}, "discount_steps.*greater than 1"),  # gamma 0, by which 2023 divides
+        (
+            {"behaviour__entropy_target__share": 0.5, "behaviour__entropy_scale": 0.1},
+            r"entropy_scale \(0.1\) must lie between entropy_target.least \(3e-06\) and entropy_target.most \(0.03\)",
+        ),
+        ({"behaviour__entropy_target__least": 0.03}, r"least \(0.03\) must be below most \(0.03\)"),
         ({"behaviour__imagine_last": 7}, r"imagine_last \(7\) exceeds batch.length \(6\)"),
         ({"behaviour__imagine_last": 1}, "imagine_last must not be 1"),
         ({"batch__length": 1}, "batch.length must be at least 2"),

@@ -192,6 +192,20 @@ def test_the_first_update_moves_nothing_and_the_second_a_thousandth():
     assert 0 < moved < 2 * 3e-3 / 1000
 
 
+def test_an_entropy_scale_follows_its_target_and_is_restored():
+    """Its rule is held against torch's in the parity test; here every update starts from what the one before left."""
+    agent, found = make_agent("entropy-target", behaviour__entropy_target__share=0.98), []
+    assert float(agent.normaliser["entropy_scale"]) == pytest.approx(3e-4)
+    for _ in range(2):
+        found.append(agent.learn(make_batch()).metrics)
+    scales = [3e-4, *(float(metrics["entropy_scale"]) for metrics in found)]
+    assert scales == sorted(set(scales)), "it grows"
+    twin = make_agent("entropy-target", seed=5, behaviour__entropy_target__share=0.98)
+    twin.load(agent.save())
+    ours, theirs = (one.learn(make_batch(seed=3)).metrics for one in (agent, twin))
+    assert {name: float(value) for name, value in ours.items()} == {name: float(x) for name, x in theirs.items()}
+
+
 @pytest.mark.parametrize(
     ("variant", "changes", "starts"),
     [("dreamerv3", {}, 15), ("dreamerv3", {"behaviour__imagine_last": 2}, 6), ("atari", {}, 15)],

@@ -115,7 +115,7 @@ def test_every_kind_of_variant_is_held():
     assert set(learning_variants()) == {
         "dreamerv3", "proprio-2024", "proprio-2023", "vision", "vision-2024", "vision-2023", "atari", "atari-2024",
         "no-symlog-inputs", "advantage-normalisation", "huber-heads", "no-free-bits", "no-unimix",
-        "no-reward-value-gradients", "no-reconstruction-gradients",
+        "no-reward-value-gradients", "no-reconstruction-gradients", "entropy-target",
     }  # fmt: skip
     assert {*learning_variants(), *EXTRA} >= LONG
 
