@@ -9,6 +9,7 @@ import torch
 
 from replications.dreamerv3.agent_torch import DreamerV3Agent
 from replications.dreamerv3.precision import SEED, Measured
+from shared.device_torch import to_numpy
 from shared.diff.walk import Arrays
 
 
@@ -34,12 +35,12 @@ def update(
     def step(*names: str) -> dict[str, torch.Tensor]:
         for name in names:
             for key, parameter in agent.parts[name].named_parameters():
-                slopes[f"{name}.{key}"] = np.array(parameter.grad)
+                slopes[f"{name}.{key}"] = to_numpy(parameter.grad)
         return {}
 
     agent.load_parameters(parameters)
     agent.arithmetic = arithmetic
     agent.step, agent.learning_noise = step, lambda *shape: {name: torch.tensor(x) for name, x in noise.items()}
     learned = agent.learn(rows)
-    losses = {name: np.array(x) for name, x in learned.metrics.items() if name.endswith("loss")}
+    losses = {name: to_numpy(x) for name, x in learned.metrics.items() if name.endswith("loss")}
     return Measured(losses, slopes, learned.memo["stoch"])

@@ -294,6 +294,25 @@ def test_mixed_precision_has_the_gradients_of_float32(variant):
     check_mixed_gradients(*found, variant)
 
 
+def test_the_gradient_of_a_bias_counts_every_row_in_mixed_precision():
+    """16384 ones, exactly; a sum in bfloat16 stands still long before that."""
+    layers = {
+        "linear": (layers_jax.Linear(2, 3), (16_384, 2)),
+        "blocks": (layers_jax.BlockLinear(2, 4, 2), (16_384, 2)),
+        "convolution": (layers_jax.Conv(1, 3, 5), (4, 64, 64, 1)),
+        "doubled": (layers_jax.Conv(1, 3, 5), (4, 32, 32, 1)),
+    }
+    for name, (layer, shape) in layers.items():
+        mixed = jax.tree.map(lambda x: x.astype(jnp.bfloat16) if x.ndim > 1 else x, layer)
+
+        def total(layer, name=name, shape=shape):
+            y = (layer.of_doubled if name == "doubled" else layer)(jnp.ones(shape))
+            assert y.dtype == jnp.bfloat16
+            return y.astype(jnp.float32).sum()
+
+        assert jax.grad(total)(mixed).bias.tolist() == [16_384.0] * len(layer.bias), name
+
+
 def test_precision_is_mixed_on_a_gpu_alone():
     config = make_config()
     assert agent_jax.Settings.of(config, "cuda").mixed and not agent_jax.Settings.of(config, "cpu").mixed

@@ -347,7 +347,7 @@ IDIOM = {
     "torch": {"forward", "over_channels", "stack", "memo", "start", "update", "learn_behaviour", "replayed_values",
               "step", "update_slow_critic", "learning_noise", "action_noise", "tensor", "uniform", "preprocessed",
               "arithmetic", "gradients_of", "LaPropOptimiser", "AdamOptimiser", "make_optimisers", "frozen"},
-    "jax": {"affine", "filled", "Linear", "_padded", "_biased", "_flat", "_restarted", "pooled", "first_std",
+    "jax": {"affine", "biased", "filled", "Linear", "_padded", "_biased", "_flat", "_restarted", "pooled", "first_std",
             "Settings", "Networks", "placed", "initial_state", "act_step", "memo", "learn_step", "start", "update",
             "learn_behaviour", "through_model", "replayed_values", "slow_share", "learning_noise", "normal",
             "action_noise", "predict_step", "preprocessed", "arithmetic"},

@@ -12,8 +12,9 @@ LOSSES = {
     "actor_loss", "critic_loss", "replay_value_loss",
 }  # fmt: skip
 # bfloat16 rounds to one part in 256. Held draws: no class differs, so that nothing but products is rounded. The worst
-# of a loss, of a module's gradient (relative) and of its cosine; measured: 0.3 % and 0.4 %, 9 % and 18 %, 0.996, 0.985.
-LOSS, GRADIENT, COSINE = 0.01, {"torch": 0.12, "jax": 0.25}, {"torch": 0.99, "jax": 0.97}
+# of a loss, of a module's gradient (relative) and of its cosine; measured in torch and in JAX: 0.3 % and 0.5 %; 9 % and
+# 12 %, the encoder's, where bfloat16 has many equal pixels under a maximum; 0.996 and 0.993.
+LOSS, GRADIENT, COSINE = 0.01, 0.15, 0.99
 
 
 @pytest.fixture(autouse=True)
@@ -59,8 +60,8 @@ def test_an_update_in_mixed_precision_is_near_float32(framework):
     assert found.loc["classes", "relative"].tolist() == [0.0]
     assert (found.loc["loss", "relative"] < LOSS).all() and (found.loc["loss", "relative"] > 0).sum() > 5
     gradients = found.loc["gradient"]
-    assert gradients["relative"].between(1e-4, GRADIENT[framework]).all(), gradients
-    assert (gradients["cosine"] > COSINE[framework]).all(), gradients
+    assert gradients["relative"].between(1e-4, GRADIENT).all(), gradients
+    assert (gradients["cosine"] > COSINE).all(), gradients
     assert (gradients["float32"] > 1e-4).all(), "no module is without a gradient"
 
 
