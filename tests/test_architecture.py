@@ -50,6 +50,7 @@ PAPER_MAY_IMPORT = {
     "simulator.py": ("shared",),  # PlaNet: a program of its own, as train.py is
     "diagnostics": ("shared",),
     "walk": ("shared",),  # what shared/diff asks of a replication, by its name
+    "precision": ("shared",),  # DreamerV3: a program of its own, for the numerics report
 }
 FORMULAS_LIBRARIES = {"numpy", "array_api_compat", "scipy"}  # scipy inside functions: the special functions of NumPy
 NO_CALLS = {

@@ -33,6 +33,7 @@ rule draw_numerics:
     input:
         numbers="results/{scale}/core/numerics.csv",
         sources="results/{scale}/core/numerics.json",
+        precision="results/{scale}/core/precision.csv" if "dreamerv3" in papers() else [],
     output:
         picture=report(
             "results/{scale}/core/numerics.png",
@@ -50,7 +51,7 @@ rule draw_numerics:
         code=lambda wildcards: code_digest(["shared/figures"])[:12],
     shell:
         "python -m shared.figures.core --numbers {input.numbers} --sources {input.sources} --figure {output.paper}"
-        " 2>&1 | tee {log}"
+        " --precision {input.precision} 2>&1 | tee {log}"
 
 
 rule measure_estimators:

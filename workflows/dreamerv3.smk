@@ -13,6 +13,8 @@ DREAMERV3_SCORES = ("table_6", "table_9", "table_11", "table_12")
 DREAMERV3_FILMS = ("figure_4",)
 DREAMERV3_SUMMARY = ("figure_1",)
 DREAMERV3 = [*DREAMERV3_SUMMARY, *DREAMERV3_SETTINGS, *read_experiments("dreamerv3")]
+PRECISION_CODE = ["shared/formulas", *Path("shared").glob("layers_*.py")]
+PRECISION_CODE += [path for path in Path("replications/dreamerv3").glob("*.py") if not path.name.startswith("figures")]
 DREAMERV3_DATA = expand("data/reference/dreamerv3_{table}.csv", table=["finals", "curves", "tables"])
 
 
@@ -86,6 +88,28 @@ use rule draw_dreamerv3 as draw_dreamerv3_settings with:
     params:
         seeds=1,
         code=lambda wildcards: drawing_code("dreamerv3"),
+
+
+# For the page of core_numerics: one update with bfloat16 products and without, in both frameworks. No run is needed.
+rule measure_precision:
+    input:
+        values="replications/dreamerv3/paper.yaml",
+    output:
+        report(
+            "results/{scale}/core/precision.csv",
+            caption="report/core_numerics.rst",
+            category="Core",
+            labels={"item": "Mixed precision: numbers", "scale": "{scale}"},
+        ),
+    log:
+        "results/{scale}/core/precision.log",
+    conda:
+        "../environment.yml"
+    params:
+        size="tiny" if SCALE["name"] == "smoke" else "1m",
+        code=lambda wildcards: code_digest(PRECISION_CODE)[:12],
+    shell:
+        "python -m replications.dreamerv3.precision --numbers {output} --size {params.size} 2>&1 | tee {log}"
 
 
 rule dreamerv3_figure_1:

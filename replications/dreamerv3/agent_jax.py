@@ -97,8 +97,8 @@ class DreamerV3Agent:
         self.place = jax.devices("gpu" if device == "cuda" else "cpu")[0]
         self.networks = self.placed(networks)
         self.moments = self.placed(first_moments(config.optimisers, networks.learners()))
-        names = NORMALISER_STATES[config.behaviour.normalise]
-        self.normaliser = self.placed({name: filled(0) for name in names})
+        first = first_statistics(config.behaviour)
+        self.normaliser = self.placed({name: filled(value) for name, value in first.items()})
         self.key = self.placed(jax.random.key(noise_seed))
         self.updates = 0
 
@@ -631,6 +631,32 @@ def normalise_advantages(
     return after, (advantage - mean) / moments_std(mean, square, behaviour.advantage_limit)
 
 
+def first_statistics(behaviour: Behaviour) -> dict[str, float]:
+    """What `behaviour_objectives` keeps from update to update, by name, as it is before the first."""
+    first = dict.fromkeys(NORMALISER_STATES[behaviour.normalise], 0.0)
+    return first if behaviour.entropy_target.share is None else {**first, "entropy_scale": behaviour.entropy_scale}
+
+
+def entropy_scales(
+    actor: Actor, behaviour: Behaviour, before: Mapping[str, Array], entropy: Array
+) -> tuple[dict[str, Array], Array | float]:
+    """The scale of the entropy after this update, as a statistic, and in it, (). Without a target nothing changes.
+
+        share = (mean H - least H) / (largest H - least H)        scale <- scale exp(rate (target - share)), in bounds
+
+    before: entropy_scale. entropy: of the policy in imagined states, (H, N).
+
+    # ours: v1 of the paper names an ablation with a target for the entropy; how it is reached is our choice.
+    """
+    target = behaviour.entropy_target
+    if target.share is None:
+        return {}, behaviour.entropy_scale
+    least, most = actor.entropy_range()
+    scale, share = before["entropy_scale"], (lax.stop_gradient(entropy).mean() - least) / (most - least)
+    moved = scale * jnp.exp(target.rate * (target.share - share))
+    return {"entropy_scale": jnp.clip(moved, target.least, target.most)}, scale
+
+
 def behaviour_objectives(
     actor: Actor,
     critic: Critic,
@@ -671,7 +697,8 @@ def behaviour_objectives(
         after, advantage = normalise_advantages(behaviour, normaliser, advantage)
     log_prob, entropy = actor.judge(actor(constant[:-1]), lax.stop_gradient(actions))
     gain = advantage if dynamics else log_prob * advantage
-    actor_loss = -(weights * (gain + behaviour.entropy_scale * entropy)).mean()
+    further, entropy_scale = entropy_scales(actor, behaviour, normaliser, entropy)
+    actor_loss = -(weights * (gain + entropy_scale * entropy)).mean()
     critic_loss = (weights * critic.scalar.loss(logits[:-1], returns, slow, behaviour.slow_regulariser)).mean()
     metrics = {
         "actor_loss": actor_loss,
@@ -679,8 +706,9 @@ def behaviour_objectives(
         "actor_entropy": entropy.mean(),
         "imagined_return": returns.mean(),
         "return_range": scale,
+        **further,
     }
-    return actor_loss, critic_loss, lax.stop_gradient(returns), after, metrics
+    return actor_loss, critic_loss, lax.stop_gradient(returns), {**after, **further}, metrics
 
 
 def replay_value_objective(

@@ -57,8 +57,8 @@ class DreamerV3Agent:
         self.parts = nn.ModuleDict(parts).to(self.device)
         self.generator = torch.Generator(self.device).manual_seed(noise_seed)
         self.optimisers = make_optimisers(self.parts, config.optimisers)
-        names = NORMALISER_STATES[config.behaviour.normalise]
-        self.normaliser = {name: torch.zeros((), device=self.device) for name in names}
+        first = first_statistics(config.behaviour)
+        self.normaliser = {name: torch.tensor(value, device=self.device) for name, value in first.items()}
         self.updates = 0
 
     # ------------------------------------------------------------------------------------------------------ acting
@@ -147,18 +147,18 @@ class DreamerV3Agent:
         if sequential:
             total.backward()
             metrics |= self.step("model")
-        with self.arithmetic():
-            starts = imagination_starts(behaviour, {**post, "is_terminal": is_terminal})
-            behaviour_loss, returns, found = self.learn_behaviour(starts, **noise)
-            metrics |= found
-            if sequential:
-                total = behaviour_loss
-            else:
-                total = total + behaviour_loss
-                if loss.replay_value_scale:
+        starts = imagination_starts(behaviour, {**post, "is_terminal": is_terminal})
+        behaviour_loss, returns, found = self.learn_behaviour(starts, **noise)
+        metrics |= found
+        if sequential:
+            total = behaviour_loss
+        else:
+            total = total + behaviour_loss
+            if loss.replay_value_scale:
+                with self.arithmetic():
                     value = self.replayed_values(post, reward, is_last, is_terminal, returns[0])
-                    total = total + loss.replay_value_scale * value
-                    metrics["replay_value_loss"] = value.detach()
+                total = total + loss.replay_value_scale * value
+                metrics["replay_value_loss"] = value.detach()
         total.backward()
         metrics |= self.step("actor", "critic") if sequential else self.step(*LEARNERS)
         self.update_slow_critic()
@@ -172,12 +172,15 @@ class DreamerV3Agent:
         """
         behaviour, is_terminal = self.config.behaviour, starts.pop("is_terminal")
         through_model = behaviour.continuous_gradient == "dynamics" and not self.act_spec.discrete
-        with frozen(self.model), torch.set_grad_enabled(through_model):
+        # Two contexts: one keeps its bfloat16 copies of the actor's matrices, and those of the first have no gradient.
+        with self.arithmetic(), frozen(self.model), torch.set_grad_enabled(through_model):
             features, actions = imagine_behaviour(self.model, self.actor, starts, **noise)
             reward, discount = imagined_rewards(self.model, behaviour, features, is_terminal)
-        actor_loss, critic_loss, returns, self.normaliser, metrics = behaviour_objectives(
-            self.actor, self.critic, self.slow_critic, behaviour, self.normaliser, features, actions, reward, discount
-        )
+        with self.arithmetic():
+            networks = (self.actor, self.critic, self.slow_critic)
+            actor_loss, critic_loss, returns, self.normaliser, metrics = behaviour_objectives(
+                *networks, behaviour, self.normaliser, features, actions, reward, discount
+            )
         loss = self.config.loss
         return loss.actor_scale * actor_loss + loss.critic_scale * critic_loss, returns, metrics
 
@@ -300,12 +303,28 @@ class DreamerV3Agent:
         return {key: self.tensor(obs[key]).float() / (WHITE if key in images else 1) for key in self.obs_spec}
 
     def arithmetic(self) -> contextlib.AbstractContextManager:
-        """bfloat16 for matrix products on a GPU, where the config says so; nothing else changes."""
+        """bfloat16 for matrix products on a GPU, where the config says so; nothing else changes.
+
+        Never one inside another, nor around steps without gradients and steps with them: autocast keeps the bfloat16
+        copies of parameters until the outermost context ends, and one made without gradients passes none on.
+        """
         mixed = self.config.precision == "mixed" and self.device.type == "cuda"
         return torch.autocast("cuda", torch.bfloat16) if mixed else contextlib.nullcontext()
 
 
 # ------------------------------------------------------------------------------------------------------- optimisers
+
+
+def gradients_of(named: Mapping[str, nn.Parameter]) -> list[Tensor]:
+    """The gradient of every parameter, in order. Zeros are one; that none came is a bug, not a gradient of zero.
+
+    Raises:
+      RuntimeError: no loss has reached some parameter.
+    """
+    missing = [name for name, x in named.items() if x.grad is None]
+    if missing:
+        raise RuntimeError(f"gradients_of: no gradient has reached {', '.join(missing)}; they would never learn")
+    return [x.grad for x in named.values()]
 
 
 class LaPropOptimiser:
@@ -323,7 +342,7 @@ class LaPropOptimiser:
     def step(self, updates: int) -> Tensor:
         """Update number updates + 1. Returns the norm of the whole gradient before clipping, ()."""
         settings, parameters = self.settings, list(self.named.values())
-        gradients = [x.grad if x.grad is not None else torch.zeros_like(x) for x in parameters]
+        gradients = gradients_of(self.named)
         norms = torch.stack(torch._foreach_norm(gradients))
         allowed = settings.adaptive_clip * torch.stack(torch._foreach_norm(parameters)).clamp(min=settings.least_norm)
         gradients = torch._foreach_div(gradients, list((norms / allowed).clamp(min=1).unbind()))
@@ -373,7 +392,7 @@ class AdamOptimiser:
 
     def step(self, name: str) -> Tensor:
         """One learner's update. Returns the norm of its gradient before clipping, ()."""
-        gradients = [x.grad for x in self.named[name].values() if x.grad is not None]
+        gradients = gradients_of(self.named[name])
         norm, limit = torch.nn.utils.get_total_norm(gradients), getattr(self.settings, name).clip_norm
         torch._foreach_mul_(gradients, limit / norm.clamp(min=limit))
         self.adams[name].step()
@@ -603,6 +622,32 @@ def normalise_advantages(
     return after, (advantage - mean) / moments_std(mean, square, behaviour.advantage_limit)
 
 
+def first_statistics(behaviour: Behaviour) -> dict[str, float]:
+    """What `behaviour_objectives` keeps from update to update, by name, as it is before the first."""
+    first = dict.fromkeys(NORMALISER_STATES[behaviour.normalise], 0.0)
+    return first if behaviour.entropy_target.share is None else {**first, "entropy_scale": behaviour.entropy_scale}
+
+
+def entropy_scales(
+    actor: Actor, behaviour: Behaviour, before: Mapping[str, Tensor], entropy: Tensor
+) -> tuple[dict[str, Tensor], Tensor | float]:
+    """The scale of the entropy after this update, as a statistic, and in it, (). Without a target nothing changes.
+
+        share = (mean H - least H) / (largest H - least H)        scale <- scale exp(rate (target - share)), in bounds
+
+    before: entropy_scale. entropy: of the policy in imagined states, (H, N).
+
+    # ours: v1 of the paper names an ablation with a target for the entropy; how it is reached is our choice.
+    """
+    target = behaviour.entropy_target
+    if target.share is None:
+        return {}, behaviour.entropy_scale
+    least, most = actor.entropy_range()
+    scale, share = before["entropy_scale"], (entropy.detach().mean() - least) / (most - least)
+    moved = scale * torch.exp(target.rate * (target.share - share))
+    return {"entropy_scale": moved.clamp(target.least, target.most)}, scale
+
+
 def behaviour_objectives(
     actor: Actor,
     critic: Critic,
@@ -645,7 +690,8 @@ def behaviour_objectives(
         after, advantage = normalise_advantages(behaviour, normaliser, advantage)
     log_prob, entropy = actor.judge(actor(constant[:-1]), actions.detach())
     gain = advantage if through_model else log_prob * advantage
-    actor_loss = -(weights * (gain + behaviour.entropy_scale * entropy)).mean()
+    further, entropy_scale = entropy_scales(actor, behaviour, normaliser, entropy)
+    actor_loss = -(weights * (gain + entropy_scale * entropy)).mean()
     critic_loss = (weights * critic.scalar.loss(logits[:-1], returns, slow, behaviour.slow_regulariser)).mean()
     metrics = {
         "actor_loss": actor_loss.detach(),
@@ -653,8 +699,9 @@ def behaviour_objectives(
         "actor_entropy": entropy.mean().detach(),
         "imagined_return": returns.mean().detach(),
         "return_range": scale.detach(),
+        **further,
     }
-    return actor_loss, critic_loss, returns.detach(), after, metrics
+    return actor_loss, critic_loss, returns.detach(), {**after, **further}, metrics
 
 
 def replay_value_objective(

@@ -124,6 +124,21 @@ class Normaliser(Strict):
         return self
 
 
+class EntropyTarget(Strict):
+    """The policy's entropy is held near a share of the largest it can have, by its scale in the actor's loss."""
+
+    share: float | None = Share  # above the least entropy, of the difference to the largest; None: the scale is fixed
+    rate: float = Positive  # of the logarithm of the scale, per update and per share that is missing
+    least: float = Positive  # bounds of the scale
+    most: float = Positive
+
+    @model_validator(mode="after")
+    def bounds_in_order(self):
+        if self.least >= self.most:
+            raise ValueError(f"least ({self.least}) must be below most ({self.most})")
+        return self
+
+
 class Behaviour(Strict):
     horizon: PositiveInt  # H, imagined agent steps
     imagine_last: NonNegativeInt  # rows of a window that imagination starts from, its last ones; 0: all
@@ -133,13 +148,24 @@ class Behaviour(Strict):
     start_continuation: Literal["predicted", "replayed"]  # of the state that imagination starts from
     lambda_: float = Field(ge=0, le=1, alias="lambda")
     continuous_gradient: Literal["reinforce", "dynamics"]  # of continuous actions; discrete ones: always reinforce
-    entropy_scale: float = NonNegative  # of the policy's entropy, nats
+    entropy_scale: float = NonNegative  # of the policy's entropy, nats; with a target: before the first update
+    entropy_target: EntropyTarget
     normalise: Literal["returns", "advantages"]  # returns by their range, or advantages by mean and deviation
     returns: Normaliser
     advantage_rate: float = Field(gt=0, le=1)
     advantage_limit: float = Positive
     slow_regulariser: float = NonNegative  # scale of the pull of the critic towards its slow copy
     slow_rate: float = Field(gt=0, le=1)  # share of the critic that joins the slow copy with every update
+
+    @model_validator(mode="after")
+    def entropy_scale_is_inside(self):
+        target = self.entropy_target
+        if target.share is not None and not target.least <= self.entropy_scale <= target.most:
+            raise ValueError(
+                f"entropy_scale ({self.entropy_scale}) must lie between entropy_target.least ({target.least}) and "
+                f"entropy_target.most ({target.most})"
+            )
+        return self
 
 
 class LaProp(Strict):

@@ -122,6 +122,7 @@ ENTROPIES = {
     "dreamerv3": HEAD,
     "entropy-1e-4": Method("entropy scale 1e-4", "1e-4", GREEN),
     "entropy-1e-3": Method("entropy scale 1e-3", "1e-3", ORANGE),
+    "entropy-target": Method("entropy target, half of its range", "target", PURPLE),
 }
 PARTS = (  # panels of Figure 6
     ("a  Robustness techniques", ROBUSTNESS),
@@ -248,7 +249,7 @@ CURVES = {
         SUITES["proprio"],
         ENTROPIES,
         ABLATION_TASKS,
-        notes=(f"{OURS} The full agent has 3e-4.",),
+        notes=(f"{OURS} The full agent has 3e-4. Entropy target: a scale that follows the policy's entropy.",),
     ),
     "agents": figure_of_agents(SUITES["proprio"], "dreamerv3", "proprio-2024", "proprio-2023"),
     "agents_vision": figure_of_agents(SUITES["vision"], "vision", "vision-2024", "vision-2023"),

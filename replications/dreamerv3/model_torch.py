@@ -42,6 +42,7 @@ Observations = Mapping[str, Tensor]  # by key: images (..., H, W, C) in [0, 1], 
 UPDATE_BIAS = -1.0  # of the GRU: at first it rather keeps its state
 BIN_END = 20.0  # two-hot codes reach from symexp(-20) to symexp(20)
 HUBER_WIDTH = 1.0  # within it a Huber loss is quadratic
+HALF_LOG_TWO_PI_E = 0.5 * math.log(2 * math.pi * math.e)  # the entropy of a normal distribution with std 1, nats
 
 
 class Stages(NamedTuple):
@@ -606,6 +607,16 @@ class Actor(nn.Module):
         if self.discrete:
             return categorical_log_prob(action, policy[0]), categorical_entropy(policy[0])
         return gaussian_log_prob(action, *policy).sum(-1), gaussian_entropy(policy[1]).sum(-1)
+
+    def entropy_range(self) -> tuple[float, float]:
+        """The least and the largest entropy of a policy, nats: certain or uniform; all stds the least or the largest.
+
+        The uniform share of a discrete policy, which keeps it from being certain, is not counted.
+        """
+        if self.discrete:
+            return 0.0, math.log(self.size)
+        least, most = (self.size * (HALF_LOG_TWO_PI_E + math.log(std)) for std in self.stds)
+        return least, most
 
 
 class Critic(ScalarHead):

@@ -1,8 +1,9 @@
 """How exact the formulas are: plot and table of the numbers that shared/testing/numerics.py measures.
 
-    python -m shared.figures.core --numbers F.csv --sources F.json --figure OUT.pdf
+    python -m shared.figures.core --numbers F.csv --sources F.json --figure OUT.pdf [--precision F.csv]
 
 Writes .pdf, .png and the full table as .md. The numbers are of formulas, not of runs, so no scale is stamped on them.
+With --precision an update in mixed precision stands below them (mixed_precision.py).
 """
 
 import argparse
@@ -18,6 +19,7 @@ from matplotlib.lines import Line2D
 
 from shared.checkpoint import write_whole
 from shared.errors import UserError, cli
+from shared.figures import mixed_precision
 from shared.figures.command import IMAGES, Drawn
 from shared.figures.page import INK, MARGIN, QUIET, WARNING, Page, image_bytes, styled
 from shared.figures.sources import SHORT
@@ -73,24 +75,32 @@ def summarise(frame: pd.DataFrame) -> pd.DataFrame:
 # The picture
 
 
-def plot(frame: pd.DataFrame, facts: Mapping[str, object]) -> Drawn:
-    """One line per value and gradient: dots against the tolerance at the left, plain errors as numbers at the right."""
+def plot(frame: pd.DataFrame, facts: Mapping[str, object], mixed: pd.DataFrame | None = None) -> Drawn:
+    """One line per value and gradient: dots against the tolerance at the left, plain errors as numbers at the right.
+
+    mixed: what replications/dreamerv3/precision.py measured, drawn below.
+    """
     worst = summarise(frame)
     groups = dict(list(worst.groupby(LINE, sort=False)))
     lines = list(groups)
-    top = HEIGHT * len(lines)
+    top, notes = HEIGHT * len(lines), _notes(frame, facts)
+    foot = FOOT + (0 if mixed is None else mixed_precision.height(mixed))
     with styled():
-        page = Page(TITLE, "", FOOT + top + HEAD + LEGEND, _notes(frame, facts))
-        axes = page.axes(LEFT, FOOT, RIGHT - LEFT, top)
+        own = [] if mixed is None else mixed_precision.notes(mixed)
+        page = Page(TITLE, "", foot + top + HEAD + LEGEND, [*notes[:-1], *own, notes[-1]])
+        axes = page.axes(LEFT, foot, RIGHT - LEFT, top)
         _prepare(axes, len(lines))
         for rank, line in enumerate(lines):
             of_line, y = groups[line], len(lines) - 1 - rank
             _dots(axes, y, of_line)
-            _names(page, FOOT + HEIGHT * (y + 0.5), line, lines[rank - 1] if rank else None, of_line)
-            _cells(page, FOOT + HEIGHT * (y + 0.5), of_line)
-        _head(page, FOOT + top)
-        _legend(page, FOOT + top + HEAD, worst)
-    return Drawn(page.figure, frame, {".md": _markdown(frame, worst, facts).encode()})
+            _names(page, foot + HEIGHT * (y + 0.5), line, lines[rank - 1] if rank else None, of_line)
+            _cells(page, foot + HEIGHT * (y + 0.5), of_line)
+        _head(page, foot + top)
+        _legend(page, foot + top + HEAD, worst)
+        if mixed is not None:
+            mixed_precision.draw(page, 0.0, mixed)
+    words = _markdown(frame, worst, facts) + ("" if mixed is None else "\n" + mixed_precision.as_markdown(mixed))
+    return Drawn(page.figure, frame, {".md": words.encode()})
 
 
 def _prepare(axes: Axes, count: int) -> None:
@@ -260,6 +270,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--numbers", type=Path, required=True, help="CSV written by shared.testing.numerics")
     parser.add_argument("--sources", type=Path, required=True, help="JSON written by shared.testing.numerics")
     parser.add_argument("--figure", type=Path, required=True, help="image to write; .pdf, .png and .md all appear")
+    parser.add_argument(
+        "--precision", type=Path, nargs="*", default=(), help="CSV written by replications.dreamerv3.precision"
+    )
     asked = parser.parse_args(arguments)
     if asked.figure.suffix not in IMAGES:
         raise UserError(f"--figure {asked.figure}: expected a name ending in .pdf or .png")
@@ -267,7 +280,8 @@ def main(arguments: list[str]) -> None:
     if not asked.sources.is_file():
         raise UserError(f"--sources {asked.sources}: no such file; write it with python -m shared.testing.numerics")
     facts = json.loads(asked.sources.read_text())
-    drawn = plot(frame, facts)
+    measured = [mixed_precision.read_precision(path) for path in asked.precision]
+    drawn = plot(frame, facts, pd.concat(measured) if measured else None)
     origin = f"commit: {facts['git_commit']}; code: {facts['code_digest']}"
     title = "core, numerics"
     files = {

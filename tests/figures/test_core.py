@@ -8,7 +8,7 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from shared.figures import core
+from shared.figures import core, mixed_precision
 from shared.figures.page import WARNING, texts
 
 FACTS = {
@@ -72,11 +72,25 @@ def command(tmp_path):
     pd.DataFrame(ROWS).to_csv(tmp_path / "numbers.csv", index=False)
     (tmp_path / "sources.json").write_text(json.dumps(FACTS))
 
-    def run(stem):
+    def run(stem, *more):
         paths = {"numbers": "numbers.csv", "sources": "sources.json", "figure": f"{stem}.pdf"}
-        return core.main([f"--{option}={tmp_path / name}" for option, name in paths.items()])
+        return core.main([f"--{option}={tmp_path / name}" for option, name in paths.items()] + [*more])
 
     return run
+
+
+def precision_row(kind, name, relative, cosine=np.nan, *, framework="torch", draws="held"):
+    values = {"float32": 1.0, "mixed": 1.0, "relative": relative, "cosine": cosine}
+    facts = {"device": "cpu", "size": "tiny", "windows": 4, "rows": 8}
+    return {"framework": framework, "draws": draws, "kind": kind, "name": name, **values, **facts}
+
+
+PRECISION = [
+    precision_row("loss", "loss", 0.0),
+    precision_row("loss", "replay_value_loss", 0.0123, framework="jax"),
+    precision_row("gradient", "latent model", 0.0342, 0.98765, framework="jax", draws="free"),
+    precision_row("classes", "classes of the posterior", 0.067, draws="free"),
+]
 
 
 def drawn(rows=ROWS, **facts):
@@ -160,6 +174,35 @@ def test_command_writes_three_files_that_are_the_same_every_time(command, tmp_pa
     assert "9e-6 / 180 / 90 (not promised)" in table
     assert "jax float64: 150 (its log1p); torch float32 on far: nothing promised (erf)" in table
     assert "| sequences.shift | moves entries |" in table
+
+
+def test_an_update_in_mixed_precision_stands_below(tmp_path, command):
+    """In the order of the file; what was not measured is a dash. The formulas stay as they are without it."""
+    figure = core.plot(pd.DataFrame(ROWS), FACTS, pd.DataFrame(PRECISION)).figure
+    words = texts(figure)
+    numbers = ("1.2 %", "3.4 %", "0.98765", "6.7 %")
+    for expected in (*numbers, "world model", "replay value", "latent model", "that differ"):
+        assert words.count(expected) == 1, expected
+    assert "JAX, draws free" in words and "torch, draws held" in words
+    assert "on a CPU (torch by its autocast for CPUs), not on a GPU" in " ".join(words).replace("\n", " ")
+    assert dots(figure) == dots(drawn().figure)
+    assert mixed_precision.words_of(pd.DataFrame(PRECISION), ("gradient", "latent model")) == [
+        "–", "–", "–", "–", "–", "–", "3.4 %", "0.98765",
+    ]  # fmt: skip
+    without = " ".join(texts(drawn().figure))
+    assert "mixed precision" not in without.lower()
+    pd.DataFrame(PRECISION).to_csv(tmp_path / "precision.csv", index=False)
+    assert command("with", "--precision", str(tmp_path / "precision.csv")) == 0
+    page = (tmp_path / "with.md").read_text()
+    assert "| gradients | latent model | – | – | – | – | – | – | 3.4 % | 0.98765 |" in page
+
+
+def test_precision_of_something_else_is_refused(tmp_path, capsys, command):
+    pd.DataFrame(PRECISION).drop(columns="cosine").to_csv(tmp_path / "precision.csv", index=False)
+    assert command("f", "--precision", str(tmp_path / "precision.csv")) == 2
+    assert "no column cosine; write it with python -m replications.dreamerv3.precision" in capsys.readouterr().err
+    assert command("f", "--precision", str(tmp_path / "absent.csv")) == 2
+    assert "absent.csv: no such file" in capsys.readouterr().err
 
 
 def test_numbers_of_something_else_are_refused(tmp_path, capsys, command):

@@ -4,6 +4,7 @@ The numbers of the authors' code are in tests/golden/test_dreamerv3_model.py.
 """
 
 import contextlib
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -42,6 +43,7 @@ VARIANTS = (
     "no-reward-value-gradients",
     "no-reconstruction-gradients",
     "no-symlog-inputs",
+    "entropy-target",
 )
 # The authors draw every action, also where they do not learn.
 CHECKS = [check for check in agent_suite.CHECKS if check is not agent_suite.exploration_changes_actions]
@@ -270,6 +272,47 @@ def test_returns_and_weights_by_hand():
     assert weights.flatten().tolist() == pytest.approx([1.8, 0.9])
 
 
+def test_the_range_of_an_entropy_is_that_of_its_policies():
+    """Of the narrowest and the widest normal distribution; of certainty and uniform odds."""
+    narrow, wide = (
+        float(torch.distributions.Normal(torch.zeros(ACTIONS), std).entropy().sum()) for std in (0.1, 1.0)
+    )
+    assert make_agent().actor.entropy_range() == pytest.approx((narrow, wide))
+    assert make_agent("atari").actor.entropy_range() == pytest.approx((0, np.log(ACTIONS)))
+
+
+def test_an_entropy_scale_by_hand():
+    """Range 1 to 5, mean 2, so a share of 1/4. Target 3/4, rate log 4: twice the scale; target 0: 4^(-1/4) of it."""
+    actor, entropy = SimpleNamespace(entropy_range=lambda: (1.0, 5.0)), torch.tensor([[1.0, 2.0], [3.0, 2.0]])
+    before = {"entropy_scale": torch.tensor(1e-3)}
+    for share, most, expected in ((0.75, 1.0, 2e-3), (0.25, 1.0, 1e-3), (0.0, 1.0, 1e-3 / 2**0.5), (1.0, 2e-3, 2e-3)):
+        target = {"share": share, "rate": math.log(4), "least": 1e-6, "most": most}
+        behaviour = behaviour_of(**{f"entropy_target__{name}": value for name, value in target.items()})
+        after, scale = agent_torch.entropy_scales(actor, behaviour, before, entropy)
+        assert float(after["entropy_scale"]) == pytest.approx(expected) and float(scale) == pytest.approx(1e-3)
+    low = behaviour_of(entropy_target__share=0.0, entropy_target__rate=100.0)
+    assert float(agent_torch.entropy_scales(actor, low, before, entropy)[0]["entropy_scale"]) == pytest.approx(3e-6)
+    assert agent_torch.entropy_scales(actor, behaviour_of(), {}, entropy) == ({}, 3e-4)
+
+
+@pytest.mark.parametrize(("share", "grows"), [(0.02, False), (0.98, True)])
+def test_a_target_moves_the_entropy_scale_and_the_losses_after_it(share, grows):
+    """The first update has the scale of the config; then every one what the update before it recorded."""
+    agent = make_agent(behaviour__entropy_target__share=share, behaviour__entropy_target__rate=0.5)
+    fixed = make_agent()
+    assert float(agent.normaliser["entropy_scale"]) == pytest.approx(3e-4) and "entropy_scale" not in fixed.normaliser
+    first = agent.learn(make_batch()).metrics
+    assert float(first["actor_loss"]) == float(fixed.learn(make_batch()).metrics["actor_loss"])
+    second = agent.learn(make_batch()).metrics
+    found = [3e-4, float(first["entropy_scale"]), float(second["entropy_scale"])]
+    assert found == sorted(found, reverse=not grows) and len(set(found)) == 3
+    assert float(second["actor_loss"]) != float(fixed.learn(make_batch()).metrics["actor_loss"])
+    twin = make_agent(seed=5, behaviour__entropy_target__share=share, behaviour__entropy_target__rate=0.5)
+    twin.load(agent.save())
+    ours, theirs = (one.learn(make_batch(seed=3)).metrics for one in (agent, twin))
+    assert {name: float(value) for name, value in ours.items()} == {name: float(x) for name, x in theirs.items()}
+
+
 def test_discounts_of_the_three_agents():
     """The last commit predicts the start's; 2024 has the truth there; 2023 has yes or no everywhere, times gamma."""
     ended, odds = torch.tensor([True, False]), torch.tensor([[2.0, -1.0], [2.0, -1.0]])
@@ -442,7 +485,7 @@ def test_the_first_update_moves_nothing_and_the_second_a_thousandth():
 
 
 def test_the_long_vector_equals_the_formula_for_every_tensor():
-    """LaProp and adaptive clipping, several steps, tensors of several shapes, one without a gradient at first."""
+    """LaProp and adaptive clipping, several steps, tensors of several shapes, one whose gradient is zero at first."""
     settings = make_config(optimisers__laprop__warmup_updates=2).optimisers.laprop
     start = {"a": normal(4, 3), "b": normal(5, seed=1), "c": 1e-5 * normal(2, 2, 2, seed=2)}
     parameters = {name: torch.nn.Parameter(value.clone()) for name, value in start.items()}
@@ -451,8 +494,8 @@ def test_the_long_vector_equals_the_formula_for_every_tensor():
     for updates in range(4):
         for i, (name, parameter) in enumerate(parameters.items()):
             slope = 10.0**i * normal(*parameter.shape, seed=10 * updates + i)
-            parameter.grad = slope.clone() if updates or name != "b" else None
             slope = slope if updates or name != "b" else torch.zeros_like(slope)
+            parameter.grad = slope.clone()
             value, m, v = expected[name]
             clipped = adaptive_clip(value, slope, settings.adaptive_clip, settings.least_norm)
             rate = settings.learning_rate * min(updates / 2, 1)
@@ -463,6 +506,18 @@ def test_the_long_vector_equals_the_formula_for_every_tensor():
         for name, parameter in parameters.items():
             torch.testing.assert_close(parameter.detach(), expected[name][0], rtol=1e-11, atol=1e-13, msg=name)
     np.testing.assert_allclose(moments["c"]["m"], expected["c"][1].numpy(), rtol=1e-10)
+
+
+@pytest.mark.parametrize("variant", ["dreamerv3", "proprio-2023"])
+def test_a_gradient_that_does_not_come_is_an_error(variant):
+    """Not zeros, with which that part would never learn and nobody would see it."""
+    agent = make_agent(variant)
+    forward = agent.actor.judge
+    agent.actor.judge = lambda policy, action: forward(tuple(x.detach() for x in policy), action)
+    if variant == "proprio-2023":  # its actor learns through its actions as well
+        agent.actor.sample = lambda policy, noise, sample=agent.actor.sample: sample(policy, noise).detach()
+    with pytest.raises(RuntimeError, match=r"no gradient has reached .*(actor\.)?hidden\.layers\.0\.linear\.weight"):
+        agent.learn(make_batch(variant))
 
 
 def test_the_slow_critic_follows_by_a_fiftieth_and_in_2023_becomes_a_copy_first():
@@ -571,6 +626,11 @@ def test_a_state_from_another_kind_of_device_is_refused():
         ({"model__min_std": 1.0}, "must be below max_std"),
         ({"behaviour__returns__low": 95.0}, r"low \(95.0\) must be below high \(95.0\)"),
         ({"behaviour__discount_steps": 1}, "discount_steps.*greater than 1"),  # gamma 0, by which 2023 divides
+        (
+            {"behaviour__entropy_target__share": 0.5, "behaviour__entropy_scale": 0.1},
+            r"entropy_scale \(0.1\) must lie between entropy_target.least \(3e-06\) and entropy_target.most \(0.03\)",
+        ),
+        ({"behaviour__entropy_target__least": 0.03}, r"least \(0.03\) must be below most \(0.03\)"),
         ({"behaviour__imagine_last": 7}, r"imagine_last \(7\) exceeds batch.length \(6\)"),
         ({"behaviour__imagine_last": 1}, "imagine_last must not be 1"),
         ({"batch__length": 1}, "batch.length must be at least 2"),
@@ -610,3 +670,81 @@ def test_precision_is_mixed_on_a_gpu_alone():
     assert isinstance(agent.arithmetic(), torch.autocast)
     agent.config = make_config(precision="float32")
     assert isinstance(agent.arithmetic(), contextlib.nullcontext)
+
+
+# Mixed precision against float32: |difference| / |float32| over all parameters of a learner, in the Euclidean norm.
+# bfloat16 rounds to one part in 256.
+MIXED = {"model": 0.05, "actor": 0.05, "critic": 0.05}
+
+
+def extreme(noise, discrete):
+    """Draws with uniform numbers at their ends: a class drawn is the first or the last in any precision."""
+    return {name: 0.9999 * (x > 0.5) if discrete or name != "action_noise" else x for name, x in noise.items()}
+
+
+def shaken(parameters):
+    """First weights and a little more, so that no layer is zero; and the world goes on, far from yes or no (2023)."""
+    random = np.random.default_rng(1)
+    moved = {name: (x + 0.05 * random.normal(size=x.shape)).astype(np.float32) for name, x in parameters.items()}
+    return {**moved, "model.continuation.out.bias": np.full(1, 2.0, np.float32)}
+
+
+def check_mixed_gradients(mixed, exact, where):
+    """Gradients by the names of parameters: within MIXED of float32's, not equal to them, and nowhere all zero."""
+    assert mixed.keys() == exact.keys()
+    for learner, tolerance in MIXED.items():
+        names = [name for name in exact if name.startswith(f"{learner}.")]
+        ours, theirs = (np.concatenate([np.ravel(found[name]) for name in names]) for found in (mixed, exact))
+        off = np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+        assert 1e-5 < off < tolerance, f"{where}, {learner}: {off:.3g}"
+    still = [name for name, value in mixed.items() if not np.any(value)]
+    assert not still, f"{where}, no gradient: {still}"
+
+
+@pytest.mark.parametrize("variant", ["dreamerv3", "vision", "atari", "proprio-2023"])
+def test_mixed_precision_has_the_gradients_of_float32(variant):
+    """Of model, actor and critic, before any optimiser sees them; with draws that rounding cannot change."""
+    found = {}
+    for mixed in (True, False):
+        agent, slopes = make_agent(variant, loss__free_nats=0.02), found.setdefault(mixed, {})
+        agent.load_parameters(shaken(agent.parameters()))
+        draw, step = agent.learning_noise, agent.step
+
+        def recorded(*names, agent=agent, slopes=slopes, step=step):
+            for name in names:
+                slopes.update({f"{name}.{k}": x.grad.numpy().copy() for k, x in agent.parts[name].named_parameters()})
+            return step(*names)
+
+        agent.learning_noise = lambda *shape, draw=draw: extreme(draw(*shape), variant in GAMES)
+        agent.step = recorded
+        if mixed:
+            agent.arithmetic = lambda: torch.autocast("cpu", torch.bfloat16)
+        agent.learn(make_batch(variant))
+    check_mixed_gradients(found[True], found[False], variant)
+
+
+@pytest.mark.parametrize("variant", ["dreamerv3", "proprio-2023"])
+def test_imagination_and_learning_share_no_bfloat16_copies(variant, monkeypatch):
+    """Autocast keeps them while a context lasts; those that imagination makes have no gradient to pass on."""
+    agent, used, contexts = make_agent(variant), {}, []
+
+    @contextlib.contextmanager
+    def counted():
+        assert not (contexts and contexts[-1]), "one context inside another"
+        contexts.append(True)
+        yield
+        contexts[-1] = False
+
+    def noted(name, own):
+        def function(*arguments, **more):
+            used[name] = len(contexts) if contexts[-1] else None
+            return own(*arguments, **more)
+
+        return function
+
+    for name in ("model_objective", "imagine_behaviour", "behaviour_objectives", "replay_value_objective"):
+        monkeypatch.setattr(agent_torch, name, noted(name, getattr(agent_torch, name)))
+    agent.arithmetic = counted
+    agent.learn(make_batch(variant))
+    assert None not in used.values()
+    assert used["imagine_behaviour"] not in {place for name, place in used.items() if name != "imagine_behaviour"}

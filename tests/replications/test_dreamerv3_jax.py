@@ -17,7 +17,19 @@ from shared.errors import UserError
 from shared.formulas.optimisers import adaptive_clip, laprop
 from shared.layers_jax import named_parameters
 from shared.testing import agent_suite
-from tests.replications.test_dreamerv3 import ACTIONS, CHECKS, GAMES, IMAGE, make_batch, make_config, spec_of
+from tests.compilation import QUICK
+from tests.replications.test_dreamerv3 import (
+    ACTIONS,
+    CHECKS,
+    GAMES,
+    IMAGE,
+    check_mixed_gradients,
+    extreme,
+    make_batch,
+    make_config,
+    shaken,
+    spec_of,
+)
 
 
 def make_agent(variant="dreamerv3", seed=0, **changes) -> agent_jax.DreamerV3Agent:
@@ -180,6 +192,20 @@ def test_the_first_update_moves_nothing_and_the_second_a_thousandth():
     assert 0 < moved < 2 * 3e-3 / 1000
 
 
+def test_an_entropy_scale_follows_its_target_and_is_restored():
+    """Its rule is held against torch's in the parity test; here every update starts from what the one before left."""
+    agent, found = make_agent("entropy-target", behaviour__entropy_target__share=0.98), []
+    assert float(agent.normaliser["entropy_scale"]) == pytest.approx(3e-4)
+    for _ in range(2):
+        found.append(agent.learn(make_batch()).metrics)
+    scales = [3e-4, *(float(metrics["entropy_scale"]) for metrics in found)]
+    assert scales == sorted(set(scales)), "it grows"
+    twin = make_agent("entropy-target", seed=5, behaviour__entropy_target__share=0.98)
+    twin.load(agent.save())
+    ours, theirs = (one.learn(make_batch(seed=3)).metrics for one in (agent, twin))
+    assert {name: float(value) for name, value in ours.items()} == {name: float(x) for name, x in theirs.items()}
+
+
 @pytest.mark.parametrize(
     ("variant", "changes", "starts"),
     [("dreamerv3", {}, 15), ("dreamerv3", {"behaviour__imagine_last": 2}, 6), ("atari", {}, 15)],
@@ -231,6 +257,60 @@ def test_mixed_precision_changes_matrix_products_alone(variant):
         assert {name: str(x.dtype) for name, x in memo.items()} == {
             name: s.dtype for name, s in agent.memo_spec.items()
         }
+
+
+def gradients_of(agent, batch):
+    """Of one update, by parameter, before the optimiser sees them; with draws that rounding cannot change."""
+    own, draw = agent_jax.step, agent_jax.learning_noise
+
+    def recorded(settings, learners, grads, moments, updates):
+        slopes.update({f"{name}.{key}": x for name in grads for key, x in named_parameters(grads[name]).items()})
+        return own(settings, learners, grads, moments, updates)
+
+    def learn(networks, moments, normaliser, key, rows, stored):
+        agent_jax.learn_step.__wrapped__(agent.settings, networks, moments, normaliser, key, rows, stored, 0)
+        return slopes
+
+    slopes, state = {}, (agent.networks, agent.moments, agent.normaliser, agent.key)
+    stored = {name: batch[name][:, 0] for name in agent.memo_spec}
+    rows = {name: batch[name] for name in (*agent.obs_spec, "action", "reward", *agent_jax.FLAGS)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agent_jax, "step", recorded)
+        patch.setattr(
+            agent_jax, "learning_noise", lambda *inputs: extreme(draw(*inputs), agent.networks.actor.discrete)
+        )
+        return jax.device_get(jax.jit(learn, compiler_options=QUICK)(*state, rows, stored))
+
+
+@pytest.mark.parametrize("variant", ["dreamerv3", "atari"])
+def test_mixed_precision_has_the_gradients_of_float32(variant):
+    """Of model, actor and critic: see the same test of torch."""
+    found = []
+    for mixed in (True, False):
+        agent = make_agent(variant, loss__free_nats=0.02)
+        agent.load_parameters(shaken(agent.parameters()))
+        agent.settings = agent.settings._replace(mixed=mixed)
+        found.append(gradients_of(agent, make_batch(variant)))
+    check_mixed_gradients(*found, variant)
+
+
+def test_the_gradient_of_a_bias_counts_every_row_in_mixed_precision():
+    """16384 ones, exactly; a sum in bfloat16 stands still long before that."""
+    layers = {
+        "linear": (layers_jax.Linear(2, 3), (16_384, 2)),
+        "blocks": (layers_jax.BlockLinear(2, 4, 2), (16_384, 2)),
+        "convolution": (layers_jax.Conv(1, 3, 5), (4, 64, 64, 1)),
+        "doubled": (layers_jax.Conv(1, 3, 5), (4, 32, 32, 1)),
+    }
+    for name, (layer, shape) in layers.items():
+        mixed = jax.tree.map(lambda x: x.astype(jnp.bfloat16) if x.ndim > 1 else x, layer)
+
+        def total(layer, name=name, shape=shape):
+            y = (layer.of_doubled if name == "doubled" else layer)(jnp.ones(shape))
+            assert y.dtype == jnp.bfloat16
+            return y.astype(jnp.float32).sum()
+
+        assert jax.grad(total)(mixed).bias.tolist() == [16_384.0] * len(layer.bias), name
 
 
 def test_precision_is_mixed_on_a_gpu_alone():

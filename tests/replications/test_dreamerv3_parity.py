@@ -115,7 +115,7 @@ def test_every_kind_of_variant_is_held():
     assert set(learning_variants()) == {
         "dreamerv3", "proprio-2024", "proprio-2023", "vision", "vision-2024", "vision-2023", "atari", "atari-2024",
         "no-symlog-inputs", "advantage-normalisation", "huber-heads", "no-free-bits", "no-unimix",
-        "no-reward-value-gradients", "no-reconstruction-gradients",
+        "no-reward-value-gradients", "no-reconstruction-gradients", "entropy-target",
     }  # fmt: skip
     assert {*learning_variants(), *EXTRA} >= LONG
 
@@ -347,8 +347,8 @@ def test_one_parameter_file_loads_into_both(variant, tmp_path):
 IDIOM = {
     "torch": {"forward", "over_channels", "stack", "memo", "start", "update", "learn_behaviour", "replayed_values",
               "step", "update_slow_critic", "learning_noise", "action_noise", "tensor", "uniform", "preprocessed",
-              "arithmetic", "LaPropOptimiser", "AdamOptimiser", "make_optimisers", "frozen"},
-    "jax": {"affine", "filled", "Linear", "_padded", "_biased", "_flat", "_restarted", "pooled", "first_std",
+              "arithmetic", "gradients_of", "LaPropOptimiser", "AdamOptimiser", "make_optimisers", "frozen"},
+    "jax": {"affine", "biased", "filled", "Linear", "_padded", "_biased", "_flat", "_restarted", "pooled", "first_std",
             "Settings", "Networks", "placed", "initial_state", "act_step", "memo", "learn_step", "start", "update",
             "learn_behaviour", "through_model", "replayed_values", "slow_share", "learning_noise", "normal",
             "action_noise", "predict_step", "preprocessed", "arithmetic"},

@@ -131,10 +131,10 @@ def test_all_of_the_paper_can_be_costed():
     # repeat 8 on one task 5 seeds of a planner and 3 more of the actor
     assert table.loc["dreamer", "runs"].to_dict() == dict.fromkeys(("torch", "jax"), 800 + 240 + 50 + 36 + 8)
     # 18 control tasks x 5 seeds from vectors of 3 agents, 20 from pixels of 3, 57 games of 2, 26 of 2; 5 tasks x 5
-    # seeds of 18 variants beside the full agent, whose tasks are among the 18 (walker_walk from pixels: among the 20);
+    # seeds of 19 variants beside the full agent, whose tasks are among the 18 (walker_walk from pixels: among the 20);
     # Crafter: 5 seeds of the suite, of 5 more sizes and of 3 more replay ratios
     assert table.loc["dreamerv3", "runs"].to_dict() == dict.fromkeys(
-        ("torch", "jax"), 5 * (18 * 3 + 20 * 3 + 57 * 2 + 26 * 2) + 25 * 18 + 5 * (1 + 5 + 3)
+        ("torch", "jax"), 5 * (18 * 3 + 20 * 3 + 57 * 2 + 26 * 2) + 25 * 19 + 5 * (1 + 5 + 3)
     )
 
 
