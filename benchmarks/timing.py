@@ -14,6 +14,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from shared import provenance
+from shared.config import ROOT
+
 GROUP_SECONDS = 0.3  # long against the 10 ms ticks of /proc/stat, short enough to fall between two disturbances
 NEIGHBOUR = 0.10  # of one core: a group during which other processes used more than this does not count
 LEAST_ROUNDS = 5
@@ -214,10 +217,12 @@ def peak_memory_mib() -> dict[str, float]:
 
 
 def report(name: str, results: Mapping[str, object], out: Path | None, *, device: str = "cpu") -> dict[str, object]:
-    """Add hardware, ceilings and peak memory to the results; print the whole as JSON, and write it to `out`."""
+    """Add date, commit, hardware, ceilings and peak memory to the results; print all as JSON, and write it to `out`."""
     peak = peak_memory_mib()  # before the ceilings add theirs
     full = {
         "benchmark": name,
+        "date": provenance.now(),
+        **{key: value for key, value in provenance.git_state(ROOT).items() if key in ("git_commit", "git_dirty")},
         "hardware": hardware(),
         "ceilings": ceilings(device=device),
         "peak_memory_mib": peak,

@@ -49,7 +49,7 @@ def collect(
     """
     gpu, driver = _gpu()
     return {
-        **_git(root),
+        **git_state(root),
         "code_digest": code_digest(code_paths),
         "command": command.encode(errors="replace").decode(),
         "started": now(),
@@ -99,7 +99,7 @@ def _strip_docstrings(tree: ast.AST) -> None:
                     del node.body[0]
 
 
-def _git(root: Path) -> dict[str, Any]:
+def git_state(root: Path) -> dict[str, Any]:
     """Commit and uncommitted changes ("" is a clean tree). Works outside git, without commits and without git."""
     git = ["git", "--no-optional-locks", "-C", str(root)]
     commit = _output([*git, "rev-parse", "HEAD"])
