@@ -155,8 +155,8 @@ def test_a_curve_is_the_mean_of_runs_in_bins_with_one_standard_deviation(run):
     paths = [run("walker_walk", "control", seed=seed, every=40) for seed in (0, 1)]
     numbers = DRAW["control"](request(paths)).numbers
     curve = rows(numbers, kind="curve", task="walker_walk")
-    # evaluations at 5, 45 and 85 k env steps; bins of 30k after the first: one each
-    assert curve["env_steps"].tolist() == [5000, 65_000, 85_000]
+    # evaluations at 5, 45 and 85 k env steps; bins of 30k after the first: one each, drawn where its evaluations were
+    assert curve["env_steps"].tolist() == [5000, 45_000, 85_000]
     assert_allclose(curve["mean"].astype(float), [5.0, 105.0, 205.0])
     assert_allclose(curve["low"].astype(float), [0.0, 100.0, 200.0])
 
