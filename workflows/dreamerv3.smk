@@ -1,7 +1,7 @@
 # DreamerV3: a target per published figure or table, and `dreamerv3` for all of them. What a figure needs is told by its
-# entry in experiments.yaml; Figure 1 takes what four others have; settings and what is only printed take no run. Each comes as picture and
-# print version, with the plotted numbers and the list of runs. Released curves and scores are drawn whether runs of ours
-# exist or not.
+# entry in experiments.yaml; Figure 1 takes what four others have; settings and what is only printed take no run. Each
+# comes as picture and print version, with the plotted numbers and the list of runs. Released curves and scores are drawn
+# whether runs of ours exist or not.
 from workflows.scripts.plan import read_experiments
 
 
