@@ -212,9 +212,14 @@ def test_planet_variants_by_hand():
         assert overrides == changes, variant
 
 
+def pinned(paper):
+    """Every number of paper.yaml by its dotted name."""
+    return dict(leaves(read_yaml(ROOT / "replications" / paper / "paper.yaml"), where=paper))
+
+
 def test_planet_pins_by_hand():
     """A second reading of the paper and the authors' code, typed anew: a slip in paper.yaml shows here."""
-    values = dict(leaves(read_yaml(ROOT / "replications" / "planet" / "paper.yaml"), where="planet"))
+    values = pinned("planet")
     expected = {
         "environment.size": 64,
         "environment.camera": 0,
@@ -273,7 +278,7 @@ def test_planet_pins_by_hand():
 
 def test_dreamer_pins_by_hand():
     """Sections 1 to 5 of Dreamer's fact sheet, column TF1, typed anew: the lineage that made the paper's curves."""
-    values = dict(leaves(read_yaml(ROOT / "replications" / "dreamer" / "paper.yaml"), where="dreamer"))
+    values = pinned("dreamer")
     expected = {
         "environment.size": 64,
         "environment.camera": 0,

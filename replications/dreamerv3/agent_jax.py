@@ -97,7 +97,7 @@ class DreamerV3Agent:
         self.place = jax.devices("gpu" if device == "cuda" else "cpu")[0]
         self.networks = self.placed(networks)
         self.moments = self.placed(first_moments(config.optimisers, networks.learners()))
-        first = first_statistics(config.behaviour)
+        first = config.behaviour.first_statistics()
         self.normaliser = self.placed({name: filled(value) for name, value in first.items()})
         self.key = self.placed(jax.random.key(noise_seed))
         self.updates = 0
@@ -600,9 +600,6 @@ def imagined_returns(behaviour: Behaviour, reward: Array, discount: Array, value
     return returns, lax.stop_gradient(weights[:-1])
 
 
-NORMALISER_STATES = {"returns": ("low", "high"), "advantages": ("mean", "mean_square", "weight")}
-
-
 def normalise_returns(
     behaviour: Behaviour, before: Mapping[str, Array], returns: Array
 ) -> tuple[dict[str, Array], Array]:
@@ -629,12 +626,6 @@ def normalise_advantages(
     after = {name: ema(before[name], value, rate) for name, value in new.items()}
     mean, square = (debias(after[name], after["weight"], rate) for name in ("mean", "mean_square"))
     return after, (advantage - mean) / moments_std(mean, square, behaviour.advantage_limit)
-
-
-def first_statistics(behaviour: Behaviour) -> dict[str, float]:
-    """What `behaviour_objectives` keeps from update to update, by name, as it is before the first."""
-    first = dict.fromkeys(NORMALISER_STATES[behaviour.normalise], 0.0)
-    return first if behaviour.entropy_target.share is None else {**first, "entropy_scale": behaviour.entropy_scale}
 
 
 def entropy_scales(

@@ -57,7 +57,7 @@ class DreamerV3Agent:
         self.parts = nn.ModuleDict(parts).to(self.device)
         self.generator = torch.Generator(self.device).manual_seed(noise_seed)
         self.optimisers = make_optimisers(self.parts, config.optimisers)
-        first = first_statistics(config.behaviour)
+        first = config.behaviour.first_statistics()
         self.normaliser = {name: torch.tensor(value, device=self.device) for name, value in first.items()}
         self.updates = 0
 
@@ -591,9 +591,6 @@ def imagined_returns(behaviour: Behaviour, reward: Tensor, discount: Tensor, val
     return returns, weights[:-1].detach()
 
 
-NORMALISER_STATES = {"returns": ("low", "high"), "advantages": ("mean", "mean_square", "weight")}
-
-
 def normalise_returns(
     behaviour: Behaviour, before: Mapping[str, Tensor], returns: Tensor
 ) -> tuple[dict[str, Tensor], Tensor]:
@@ -620,12 +617,6 @@ def normalise_advantages(
     after = {name: ema(before[name], value, rate) for name, value in new.items()}
     mean, square = (debias(after[name], after["weight"], rate) for name in ("mean", "mean_square"))
     return after, (advantage - mean) / moments_std(mean, square, behaviour.advantage_limit)
-
-
-def first_statistics(behaviour: Behaviour) -> dict[str, float]:
-    """What `behaviour_objectives` keeps from update to update, by name, as it is before the first."""
-    first = dict.fromkeys(NORMALISER_STATES[behaviour.normalise], 0.0)
-    return first if behaviour.entropy_target.share is None else {**first, "entropy_scale": behaviour.entropy_scale}
 
 
 def entropy_scales(

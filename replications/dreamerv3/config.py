@@ -109,6 +109,9 @@ class Loss(Strict):
     reconstruction_gradient: bool
 
 
+NORMALISER_STATES = {"returns": ("low", "high"), "advantages": ("mean", "mean_square", "weight")}
+
+
 class Normaliser(Strict):
     """Percentiles of the returns, averaged over updates."""
 
@@ -166,6 +169,11 @@ class Behaviour(Strict):
                 f"entropy_target.most ({target.most})"
             )
         return self
+
+    def first_statistics(self) -> dict[str, float]:
+        """What an agent's `behaviour_objectives` keeps from update to update, by name, as it is before the first."""
+        first = dict.fromkeys(NORMALISER_STATES[self.normalise], 0.0)
+        return first if self.entropy_target.share is None else {**first, "entropy_scale": self.entropy_scale}
 
 
 class LaProp(Strict):

@@ -23,7 +23,7 @@ from shared.figures import mixed_precision
 from shared.figures.command import IMAGES, Drawn
 from shared.figures.page import INK, MARGIN, QUIET, WARNING, Page, image_bytes, styled
 from shared.figures.sources import SHORT
-from shared.figures.tables import markdown
+from shared.figures.tables import markdown, read_measured
 
 COLUMNS = ("formula", "quantity", "family", "library", "precision", "worst_relative_error", "worst_ulp")
 COLUMNS += ("worst_roundings", "tolerance", "within", "flushed", "where")
@@ -42,13 +42,7 @@ FOOT, HEAD, LEGEND = 0.28, 0.3, 0.28  # inches below and above the lines
 
 def read_numbers(path: Path) -> pd.DataFrame:
     """The measured table; UserError where it is not one."""
-    if not path.is_file():
-        raise UserError(f"--numbers {path}: no such file; write it with python -m shared.testing.numerics")
-    frame = pd.read_csv(path)
-    missing = [name for name in COLUMNS if name not in frame.columns]
-    if missing:
-        raise UserError(f"--numbers {path}: no column {', '.join(missing)}; write it with shared.testing.numerics")
-    return frame
+    return read_measured("--numbers", path, COLUMNS, "shared.testing.numerics")
 
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:

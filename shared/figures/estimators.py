@@ -20,7 +20,7 @@ from shared.errors import UserError, cli
 from shared.figures.command import IMAGES, Drawn
 from shared.figures.page import INK, Page, image_bytes, styled
 from shared.figures.sources import SHORT, file_sha256, sources_json
-from shared.figures.tables import ROW, draw_table, markdown
+from shared.figures.tables import ROW, draw_table, markdown, read_measured
 
 COLUMNS = ("reward", "share", "classes", "problem", "estimator", "temperature", "bias", "bias_error", "variance")
 COLUMNS += ("cosine", "samples", "seed", "code")
@@ -50,12 +50,7 @@ ROUNDING = 1e-20  # below: zero up to rounding of float64
 
 def read_numbers(path: Path) -> pd.DataFrame:
     """The study's table; UserError where it is not one."""
-    if not path.is_file():
-        raise UserError(f"--numbers {path}: no such file; write it with python -m shared.testing.estimators")
-    frame = pd.read_csv(path)
-    missing = [name for name in COLUMNS if name not in frame.columns]
-    if missing:
-        raise UserError(f"--numbers {path}: no column {', '.join(missing)}; write it with shared.testing.estimators")
+    frame = read_measured("--numbers", path, COLUMNS, "shared.testing.estimators")
     return frame.assign(temperature=frame["temperature"].fillna(0))  # 0: none
 
 

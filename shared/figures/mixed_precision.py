@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from shared.errors import UserError
 from shared.figures.page import INK, MARGIN, QUIET, Page
-from shared.figures.tables import markdown
+from shared.figures.tables import markdown, read_measured
 
 COLUMNS = ("framework", "draws", "kind", "name", "float32", "mixed", "relative", "cosine", "device", "size", "windows")
 COLUMNS += ("rows",)
 TITLE = "One update of DreamerV3 in mixed precision, against float32"
 DRAWS = {"held": "draws held", "free": "draws free"}
 FRAMEWORKS = {"torch": "torch", "jax": "JAX"}
+KINDS = {"loss": "losses", "gradient": "gradients", "classes": "classes"}
 LINE, FONT, HEAD = 0.122, 5.4, 0.62  # inches per line, points, inches above the lines
 NAME, FIRST, STEP, COSINE = 0.86, 3.2, 1.13, 0.5  # inches: names, right edges of columns, from the page's left
 DIGITS = 5  # of a cosine
@@ -25,14 +25,7 @@ DIGITS = 5  # of a cosine
 
 def read_precision(path: Path) -> pd.DataFrame:
     """The measured table; UserError where it is not one."""
-    words = "write it with python -m replications.dreamerv3.precision"
-    if not path.is_file():
-        raise UserError(f"--precision {path}: no such file; {words}")
-    frame = pd.read_csv(path)
-    missing = [name for name in COLUMNS if name not in frame.columns]
-    if missing:
-        raise UserError(f"--precision {path}: no column {', '.join(missing)}; {words}")
-    return frame
+    return read_measured("--precision", path, COLUMNS, "replications.dreamerv3.precision")
 
 
 def height(frame: pd.DataFrame) -> float:
@@ -73,7 +66,8 @@ def label(line: tuple[str, str]) -> str:
 
 def draw(page: Page, bottom: float, frame: pd.DataFrame) -> None:
     """The table, its lower edge so many inches above the body's."""
-    rows, kind_before, y = lines(frame), None, bottom + LINE * (len(lines(frame)) + 0.5)
+    rows, kind_before = lines(frame), None
+    y = bottom + LINE * (len(rows) + 0.5)
     _head(page, y + LINE)
     for line in rows:
         if line[0] != kind_before:
@@ -84,9 +78,6 @@ def draw(page: Page, bottom: float, frame: pd.DataFrame) -> None:
             at = FIRST + STEP * (index // 2) + COSINE * (index % 2)
             page.text(at, y, words, color=INK, fontsize=FONT, ha="right", va="center_baseline")
         kind_before, y = line[0], y - LINE
-
-
-KINDS = {"loss": "losses", "gradient": "gradients", "classes": "classes"}
 
 
 def _head(page: Page, low: float) -> None:

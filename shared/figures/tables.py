@@ -4,12 +4,14 @@ A verdict never says more than the runs allow: its rule is RULE, printed under e
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from shared.errors import UserError
 from shared.figures.aggregate import LEVEL, interquartile_mean, mean, median, seed_interval
 from shared.figures.curves import evaluations
 from shared.figures.page import INK, MARGIN, QUIET, Page, human
@@ -25,6 +27,22 @@ RULE = (
     f"{MIN_SEEDS} finished); below or above (the whole {LEVEL:.0%} interval lies on that side of the published score); "
     "consistent (the published score lies inside). The published score's own spread is not known and is not counted."
 )
+
+
+def read_measured(option: str, path: Path, columns: Iterable[str], program: str) -> pd.DataFrame:
+    """A table that a program of ours has measured.
+
+    Raises:
+      UserError: there is no such file, or it lacks columns; tells the option and how to write it.
+    """
+    words = f"write it with python -m {program}"
+    if not path.is_file():
+        raise UserError(f"{option} {path}: no such file; {words}")
+    frame = pd.read_csv(path)
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise UserError(f"{option} {path}: no column {', '.join(missing)}; {words}")
+    return frame
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,11 @@ def gru(source, name, target):
     }
 
 
+def gru_alone(source):
+    """The parameters of a cell that is no part of a model."""
+    return {name.removeprefix("cell."): value for name, value in gru(source, "gru", "cell").items()}
+
+
 def latent(source):
     """Weights of an RSSM, SSM or DRNN, whichever the names show."""
     if "enc_gru/w_ru" in source:

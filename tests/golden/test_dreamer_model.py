@@ -101,8 +101,7 @@ def test_filtering_a_sequence_then_imagining(side, case):
 def test_the_papers_gru_applies_the_reset_gate_before_the_candidate(side, case):
     arrays = case.load()
     cell = side.model.BlockGRU(arrays["x"].shape[1], arrays["h_prev"].shape[1])
-    parameters = planet_weights.gru(weights(arrays), "gru", "cell")
-    cell = side.load(cell, {name.removeprefix("cell."): value for name, value in parameters.items()})
+    cell = side.load(cell, planet_weights.gru_alone(weights(arrays)))
     close(cell(side.double(arrays["x"]), side.double(arrays["h_prev"])), arrays["h_next"])
 
 
