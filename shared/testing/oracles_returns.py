@@ -10,12 +10,20 @@ from math import prod
 import numpy as np
 
 
-def _each_column(function, *arrays):
-    """Apply a function of lists of T fractions to every column of arrays (T, *batch)."""
+def _each_column(function, *arrays, rounded=float):
+    """Apply a function of lists of T fractions to every column of arrays (T, *batch); each result is rounded once."""
     shape = arrays[0].shape
     columns = [np.reshape(x, (shape[0], -1)).T.tolist() for x in arrays]
     results = [function(*([Fraction(x) for x in column] for column in group)) for group in zip(*columns, strict=True)]
-    return np.array([[float(x) for x in column] for column in results]).T.reshape(shape)
+    return np.array([[rounded(x) for x in column] for column in results]).T.reshape(shape)
+
+
+def nearest(fraction, dtype):
+    """The number of a dtype (float64 or float32) nearest to a Fraction, ties to even: rounded once. By way of float64
+    a fraction just off the middle of two float32 becomes the middle, and the second rounding may take the wrong one."""
+    near = np.dtype(dtype).type(float(fraction))          # a tie itself is a float64, so here it has gone to even
+    beside = np.nextafter(near, [-np.inf, np.inf], dtype=dtype)
+    return min(near, *beside, key=lambda x: abs(Fraction(float(x)) - fraction))
 
 
 def n_step_mixture(reward, discount, next_value, lambda_):
@@ -56,8 +64,11 @@ def monte_carlo(reward, discount, next_value):
 def one_step(reward, discount, next_value, dtype):
     """(r + d v rounded twice, r + d v rounded once) in a dtype: with and without a rounded product in between."""
     r, d, v = (x.astype(dtype) for x in (reward, discount, next_value))
-    once = _each_column(lambda *rows: [a + b * c for a, b, c in zip(*rows, strict=True)], reward, discount, next_value)
-    return (r + d * v).astype(np.float64), once.astype(dtype).astype(np.float64)
+    once = _each_column(
+        lambda *rows: [a + b * c for a, b, c in zip(*rows, strict=True)], reward, discount, next_value,
+        rounded=lambda x: float(nearest(x, dtype)),
+    )
+    return (r + d * v).astype(np.float64), once
 
 
 def from_td_errors(reward, discount, next_value, lambda_):

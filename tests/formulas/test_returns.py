@@ -3,9 +3,11 @@
 Loops, scans, joins and long horizons: test_returns_structure.py; the papers' assemblies: test_returns_of_papers.py.
 """
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
-from hypothesis import given, target
+from hypothesis import example, given, target
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -89,14 +91,29 @@ def test_nan_reaches_its_own_past_and_column_only(run):
 # Definitions
 
 
+# A reward that moves a discounted value off the middle between two float32, by less than float64 can tell.
+OFF_THE_MIDDLE = [-(2.0**-126)], [float(np.float32(0.47781092))], [1.5], [0.0]
+
+
 @pytest.mark.property("L1")
 @given(TRANSITIONS)
+@example(tuple(np.array(x) for x in OFF_THE_MIDDLE))
 def test_lambda_zero_is_the_one_step_target_exactly(run_any, transitions):
     """Exactly: to the bit, with the product rounded before the sum or (fused, as compilers like) not."""
     reward, discount, next_value, _ = transitions
     got = run_any(lambda_return, reward, discount, next_value, np.zeros(reward.shape))
     twice, once = definitions.one_step(reward, discount, next_value, run_any.dtype)
     assert np.all(np.minimum(np.abs(got - twice), np.abs(got - once)) <= UNDERFLOW)
+
+
+@pytest.mark.parametrize("below", [Fraction(0), Fraction(1, 2**90), Fraction(1, 2**30)])
+def test_the_oracle_rounds_once(below):
+    """Also just off the middle between two float32, where the way by float64 would round twice."""
+    middle = Fraction(1) + Fraction(3, 2**24)
+    even, odd = np.float32(1 + 4 / 2**24), np.float32(1 + 2 / 2**24)
+    assert definitions.nearest(middle - below, np.float32) == (odd if below else even)
+    assert definitions.nearest(middle + below, np.float32) == even
+    assert definitions.nearest(middle - below, np.float64) == float(middle - below)
 
 
 @pytest.mark.property("L2")
