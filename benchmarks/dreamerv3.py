@@ -37,8 +37,8 @@ from benchmarks.agents import (
 )
 from benchmarks.agents import rows as image_rows
 from benchmarks.start import starts
-from replications.dreamerv3 import agent_jax, agent_torch, optimisers_jax
-from replications.dreamerv3.config import Config
+from replications.dreamerv3 import agent_jax, agent_torch, objectives_jax, objectives_torch, optimisers_jax
+from replications.dreamerv3.config import LEARNERS, Config
 from shared.config import build, resolve
 from shared.envs.spec import ArraySpec
 from shared.errors import cli
@@ -155,7 +155,7 @@ def torch_parts(config: Config, device: str) -> Functions:
     )
     chunk, is_terminal, behaviour = model_inputs(chunk), state.pop("is_terminal"), config.behaviour
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    learners = [parameter for name in agent_torch.LEARNERS for parameter in agent.parts[name].parameters()]
+    learners = [parameter for name in LEARNERS for parameter in agent.parts[name].parameters()]
     slopes = [torch.full_like(parameter, SLOPE) for parameter in learners]
 
     def forget() -> None:
@@ -164,15 +164,15 @@ def torch_parts(config: Config, device: str) -> Functions:
 
     def model() -> None:
         with agent.arithmetic():
-            total = agent_torch.model_objective(agent.model, config.loss, **chunk)[0]
+            total = objectives_torch.model_objective(agent.model, config.loss, **chunk)[0]
         total.backward()
         forget()
         wait()
 
     def imagined() -> tuple[torch.Tensor, ...]:
         with torch.no_grad(), agent.arithmetic():
-            features, actions = agent_torch.imagine_behaviour(agent.model, agent.actor, state, **noise)
-            return features, actions, *agent_torch.imagined_rewards(agent.model, behaviour, features, is_terminal)
+            features, actions = objectives_torch.imagine_behaviour(agent.model, agent.actor, state, **noise)
+            return features, actions, *objectives_torch.imagined_rewards(agent.model, behaviour, features, is_terminal)
 
     def imagination() -> None:
         imagined()
@@ -183,7 +183,7 @@ def torch_parts(config: Config, device: str) -> Functions:
 
     def act_and_judge() -> None:
         with agent.arithmetic():
-            actor, critic, *_ = agent_torch.behaviour_objectives(*networks, agent.normaliser, *trajectory)
+            actor, critic, *_ = objectives_torch.behaviour_objectives(*networks, agent.normaliser, *trajectory)
         (actor + critic).backward()
         forget()
         wait()
@@ -195,7 +195,7 @@ def torch_parts(config: Config, device: str) -> Functions:
     def replayed() -> None:
         seen = features.detach().requires_grad_()
         with agent.arithmetic():
-            value = agent_torch.replay_value_objective(*networks[1:], seen, reward, flags, flags, returns)
+            value = objectives_torch.replay_value_objective(*networks[1:], seen, reward, flags, flags, returns)
         value.backward()
         forget()
         wait()
@@ -203,7 +203,7 @@ def torch_parts(config: Config, device: str) -> Functions:
     def optimiser() -> None:
         for parameter, slope in zip(learners, slopes, strict=True):
             parameter.grad = slope
-        agent.step(*agent_torch.LEARNERS)
+        agent.step(*LEARNERS)
         wait()
 
     return {
@@ -224,21 +224,21 @@ def jax_parts(config: Config, device: str) -> Functions:
     cast = functools.partial(agent_jax.arithmetic, settings)
 
     def explain(model, chunk):
-        return agent_jax.model_objective(cast(model), config.loss, **chunk)[0]
+        return objectives_jax.model_objective(cast(model), config.loss, **chunk)[0]
 
     def imagined(model, actor, state, noise):
         model, start = cast(model), {name: value for name, value in state.items() if name != "is_terminal"}
-        features, actions = agent_jax.imagine_behaviour(model, cast(actor), start, **noise)
-        return features, actions, *agent_jax.imagined_rewards(model, behaviour, features, state["is_terminal"])
+        features, actions = objectives_jax.imagine_behaviour(model, cast(actor), start, **noise)
+        return features, actions, *objectives_jax.imagined_rewards(model, behaviour, features, state["is_terminal"])
 
     def act_and_judge(pair, slow, normaliser, trajectory):
         actor, critic = cast(pair)
-        losses = agent_jax.behaviour_objectives(actor, critic, cast(slow), behaviour, normaliser, *trajectory)
+        losses = objectives_jax.behaviour_objectives(actor, critic, cast(slow), behaviour, normaliser, *trajectory)
         return losses[0] + losses[1]
 
     def judge(critic_and_features, slow, reward, flags, returns):
         critic, features = critic_and_features
-        objective = agent_jax.replay_value_objective
+        objective = objectives_jax.replay_value_objective
         return objective(cast(critic), cast(slow), behaviour, features, reward, flags, flags, returns)
 
     def improve(learners, slopes, moments, updates):

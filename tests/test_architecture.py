@@ -41,8 +41,13 @@ PAPER_MAY_IMPORT = {
     "config.py": ("shared.config", "shared.training.schedule", "shared.errors"),
     "layers_torch": ("shared.layers_torch", "shared.errors"),
     "layers_jax": ("shared.layers_jax", "shared.errors"),
+    "latent_torch": ("shared.formulas", "shared.layers_torch", "shared.errors"),  # DreamerV3: a part of its model
+    "latent_jax": ("shared.formulas", "shared.layers_jax", "shared.errors"),
     "model_torch": ("shared.formulas", "shared.layers_torch", "shared.errors"),
     "model_jax": ("shared.formulas", "shared.layers_jax", "shared.errors"),
+    "objectives_": ("shared.formulas", "shared.errors"),
+    "optimisers_torch": ("shared.formulas", "shared.device_torch", "shared.errors"),
+    "optimisers_jax": ("shared.errors",),
     "agent_torch": (*AGENT_MAY_IMPORT, "shared.device_torch"),
     "agent_jax": (*AGENT_MAY_IMPORT, "shared.device_jax", "shared.layers_jax"),
     "figures": ("shared.results", "shared.figures", "shared.errors", "shared.config"),

@@ -1,8 +1,8 @@
 """DreamerV3's agent in JAX: the world model, and in it, by imagination, an actor and a critic, learned in one step.
 
 Paper: Methods. The twin of agent_torch.py; the functions below the class are pure, and each of `learn`, `act` and
-`predict` is one compiled function of them. Those at the end, from `continuation_target` on, are the method. Read
-model_jax.py first; the optimisers are in optimisers_jax.py, formulas in shared/formulas.
+`predict` is one compiled function of them. What is learned stands in objectives_jax.py, which is to be read first, and
+how in optimisers_jax.py.
 """
 
 import functools
@@ -16,27 +16,31 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from replications.dreamerv3.config import Batch, Behaviour, Config, Loss, Model, Optimisers, Size
+from replications.dreamerv3.config import FLAGS, LEARNERS, Batch, Behaviour, Config, Loss, Model, Optimisers, Size
+from replications.dreamerv3.latent_jax import State, imagine
 from replications.dreamerv3.layers_jax import exact, filled, initialise
-from replications.dreamerv3.model_jax import Actor, Critic, State, WorldModel, image_keys, imagine
+from replications.dreamerv3.model_jax import Actor, Critic, WorldModel, image_keys
+from replications.dreamerv3.objectives_jax import (
+    behaviour_objectives,
+    continuation_target,
+    imagination_starts,
+    imagine_behaviour,
+    imagined_rewards,
+    model_objective,
+    replay_value_objective,
+    through_model,
+)
 from replications.dreamerv3.optimisers_jax import first_moments, step
 from shared.device_jax import prepare as prepare
 from shared.device_jax import set_exact_arithmetic, to_numpy
 from shared.envs.spec import ArraySpec, ObsSpec
 from shared.errors import UserError
-from shared.formulas.divergences import categorical_kl, floor_nats
-from shared.formulas.elbo import bernoulli_log_prob
-from shared.formulas.normalization import debias, ema, moments_std, percentile, return_range
-from shared.formulas.returns import discount_weights, lambda_return
-from shared.formulas.schedules import horizon_discount
+from shared.formulas.normalization import ema
 from shared.formulas.sequences import previous_actions, reset_where_first
-from shared.formulas.transforms import symlog
 from shared.layers_jax import named_parameters, with_parameters
 from shared.training.agent import Acted, Arrays, Carry, Learned
 
 Rows = dict[str, Array]  # by name, as in shared/envs/spec.py
-LEARNERS = ("model", "actor", "critic")  # what an optimiser changes; the slow critic only ever follows
-FLAGS = ("is_first", "is_last", "is_terminal")
 WHITE = 255
 
 
@@ -364,11 +368,6 @@ def learn_behaviour(
     return loss.actor_scale * actor_loss + loss.critic_scale * critic_loss, returns, after, metrics
 
 
-def through_model(behaviour: Behaviour, actor: Actor) -> bool:
-    """Whether the actor's gradient comes through imagined states, which are constants otherwise."""
-    return behaviour.continuous_gradient == "dynamics" and not actor.discrete
-
-
 def replayed_values(
     settings: Settings,
     critic: Critic,
@@ -449,285 +448,3 @@ def arithmetic(settings: Settings, networks: Any) -> Any:
     if not settings.mixed:
         return networks
     return jax.tree.map(lambda x: x.astype(jnp.bfloat16) if x.ndim > 1 else x, networks)
-
-
-# ---------------------------------------------------------------------------------------------------------- the method
-
-
-def continuation_target(behaviour: Behaviour, is_terminal: Array) -> Array:
-    """What the continuation head shall predict, (...): 0 where the world ended, else gamma, or (2023) 1."""
-    gamma = horizon_discount(behaviour.discount_steps) if behaviour.continuation == "discounted" else 1.0
-    return gamma * (~is_terminal).astype(float)
-
-
-def model_objective(
-    model: WorldModel,
-    loss: Loss,
-    *,
-    obs: Mapping[str, Array],
-    action: Array,
-    reward: Array,
-    is_first: Array,
-    continuation: Array,
-    noise: Array,
-    state: State,
-) -> tuple[Array, dict[str, Array], State]:
-    """What the world model minimises: reconstruction, reward, continuation, and the KL with its two gradients.
-
-        total = sum of scale * mean over (B, T);   dynamics = max(1, KL[sg(post) || prior]),
-        representation = max(1, KL[post || sg(prior)])
-
-    Args:
-      model, loss: the WorldModel and its Loss settings.
-      obs: (B, T, ...) by key, network input and target alike; images in [0, 1]. reward: (B, T), of the row, as stored.
-      action: (B, T, A), the action that LED to each row. is_first: (B, T). continuation: (B, T), the head's target.
-      noise: (B, T, S), uniform. state: before the first row, each part (B, ...).
-    Returns:
-      The total (); the named terms, each a mean over (B, T) in nats; the posterior states, each part (B, T, ...).
-    Source: code, dreamerv3/agent.py:156-240, dreamerv3/rssm.py:120-133.
-    """
-    post, prior = model.latent.observe(model.encoder(obs), action, is_first, noise, state)
-    seen = post if loss.reconstruction_gradient else lax.stop_gradient(post)
-    terms = reconstruction_terms(loss, model.decoder(seen), obs, model.encoder.symlog)
-    features = model.latent.features(post)
-    rewards = model.reward(features if loss.reward_gradient else lax.stop_gradient(features))
-    terms["reward"] = (loss.reward_scale, model.reward.scalar.loss(rewards, reward))
-    terms["continuation"] = (loss.continuation_scale, -bernoulli_log_prob(continuation, model.continuation(features)))
-    dynamics, representation = latent_divergences(model, loss, post["logit"], prior["logit"])
-    terms["dynamics"] = (loss.dynamics_scale, dynamics)
-    terms["representation"] = (loss.representation_scale, representation)
-    total = sum(scale * term.mean() for scale, term in terms.values())
-    return total, {"loss": total, **{f"{name}_loss": x.mean() for name, (_, x) in terms.items()}}, post
-
-
-def reconstruction_terms(
-    loss: Loss, predicted: Mapping[str, Array], obs: Mapping[str, Array], squeezed: bool
-) -> dict[str, tuple[float, Array]]:
-    """Scale and squared error (B, T), without a half, of the images and of the vectors, summed over keys."""
-    terms: dict[str, tuple[float, Array]] = {}
-    for key, mean in predicted.items():
-        if mean.ndim == obs[key].ndim == 5:
-            kind, scale, error = "image", loss.image_scale, jnp.square(mean - obs[key])
-        else:
-            target = symlog(obs[key]) if squeezed else obs[key]
-            kind, scale, error = "vector", loss.vector_scale, jnp.square(mean - target)
-            if loss.vector_tolerance:
-                error = jnp.where(error < loss.vector_tolerance, 0.0, error)
-        error = error.reshape(*error.shape[:2], -1).sum(-1)
-        terms[kind] = (scale, error + terms[kind][1] if kind in terms else error)
-    return terms
-
-
-def latent_divergences(model: WorldModel, loss: Loss, post: Array, prior: Array) -> tuple[Array, Array]:
-    """The KL of posterior and prior, at least free_nats, (B, T): once it trains the prior, once the posterior.
-
-    post, prior: logits (B, T, S, K). Source: code, dreamerv3/rssm.py:120-133.
-    """
-    p, q = model.latent.log_probs(post), model.latent.log_probs(prior)
-    dynamics = categorical_kl(lax.stop_gradient(p), q).sum(-1)
-    representation = categorical_kl(p, lax.stop_gradient(q)).sum(-1)
-    return floor_nats(dynamics, loss.free_nats), floor_nats(representation, loss.free_nats)
-
-
-def imagination_starts(behaviour: Behaviour, rows: State) -> State:
-    """Where imagination starts, constants: each part (B, T, ...) as (N, ...), the batch's rows in order."""
-    last = {name: lax.stop_gradient(value[:, -behaviour.imagine_last :]) for name, value in rows.items()}
-    return {name: value.reshape(-1, *value.shape[2:]) for name, value in last.items()}
-
-
-def imagine_behaviour(
-    model: WorldModel, actor: Actor, start: State, *, action_noise: Array, latent_noise: Array
-) -> tuple[Array, Array]:
-    """Let the actor act in the model for H steps.
-
-        row        0       1      ...    H - 1     H
-        feature    start   s_1           s_{H-1}   s_H
-        action     a_0     a_1           a_{H-1}             chosen in the row's state, leads to the next
-
-    The actor reads constant features.
-
-    Args:
-      model, actor: the networks.
-      start: each part (N, ...).
-      action_noise: (H, N), or (H, N, A) for continuous actions: see Actor.sample. latent_noise: (H, N, S).
-    Returns:
-      The features (H + 1, N, F), the start's first; the actions (H, N, A), not cut to [-1, 1].
-    Source: code, dreamerv3/agent.py:188-235.
-    """
-    latent, weights = model.latent, model.latent.gru.weights()
-
-    def advance(state: State, row: tuple[Array, Array]) -> tuple[State, tuple[Array, Array]]:
-        action_noise, latent_noise = row
-        action = actor.sample(actor(lax.stop_gradient(latent.features(state))), action_noise)
-        after = latent.prior_step(state, latent.gru.action_part(action), latent_noise, weights)
-        return {name: after[name] for name in state}, (latent.features(after), action)
-
-    start = {name: start[name] for name in ("deter", "stoch")}
-    features, actions = lax.scan(advance, start, (action_noise, latent_noise))[1]
-    return jnp.concatenate([latent.features(start)[None], features]), actions
-
-
-def imagined_rewards(
-    model: WorldModel, behaviour: Behaviour, features: Array, is_terminal: Array
-) -> tuple[Array, Array]:
-    """Reward and discount of imagined states, each (H + 1, N): earned by entering the state, counted in it.
-
-    is_terminal: of the replayed rows that imagination starts from, (N,). The discount is gamma times the probability
-    that the world goes on (2023: whether that exceeds a half).
-    """
-    reward = model.reward.scalar.mean(model.reward(features))
-    discount = jax.nn.sigmoid(model.continuation(features))
-    if behaviour.hard_continuation:
-        discount = (discount > 0.5).astype(reward.dtype)
-    if behaviour.start_continuation == "replayed":
-        discount = jnp.concatenate([(~is_terminal).astype(discount.dtype)[None], discount[1:]])
-    if behaviour.continuation == "plain":
-        discount = horizon_discount(behaviour.discount_steps) * discount
-    return reward, discount
-
-
-def imagined_returns(behaviour: Behaviour, reward: Array, discount: Array, value: Array) -> tuple[Array, Array]:
-    """Returns of all states but the last, and what share of them is left when the trajectory is there: each (H, N).
-
-    reward, discount, value: (H + 1, N). a_t, chosen in s_t, earns reward t + 1. The share counts the row's own
-    continuation, the start's too, but no gamma for it where the head's target has none. Source: code,
-    dreamerv3/agent.py:382-446,482-490.
-    """
-    returns = lambda_return(reward[1:], discount[1:], value[1:], behaviour.lambda_)
-    weights = discount_weights(discount) * discount
-    if behaviour.continuation == "plain":
-        weights = weights / horizon_discount(behaviour.discount_steps)
-    return returns, lax.stop_gradient(weights[:-1])
-
-
-def normalise_returns(
-    behaviour: Behaviour, before: Mapping[str, Array], returns: Array
-) -> tuple[dict[str, Array], Array]:
-    """The percentiles' averages with these returns in them, and the range to divide by, (): at least 1.
-
-    before: low and high, 0 at first. Source: code, embodied/jax/utils.py:16-91; golden normalizers.
-    """
-    settings, returns = behaviour.returns, lax.stop_gradient(returns)
-    after = {
-        name: ema(before[name], percentile(returns, getattr(settings, name)), settings.rate) for name in ("low", "high")
-    }
-    return after, return_range(after["low"], after["high"], settings.limit)
-
-
-def normalise_advantages(
-    behaviour: Behaviour, before: Mapping[str, Array], advantage: Array
-) -> tuple[dict[str, Array], Array]:
-    """The ablation: advantages less their mean, divided by their deviation, both averaged over updates from 0 on.
-
-    before: mean, mean_square, and the weight of what was averaged. Source: code, embodied/jax/utils.py:16-91.
-    """
-    rate, seen = behaviour.advantage_rate, lax.stop_gradient(advantage)
-    new = {"mean": seen.mean(), "mean_square": jnp.square(seen).mean(), "weight": jnp.ones_like(before["weight"])}
-    after = {name: ema(before[name], value, rate) for name, value in new.items()}
-    mean, square = (debias(after[name], after["weight"], rate) for name in ("mean", "mean_square"))
-    return after, (advantage - mean) / moments_std(mean, square, behaviour.advantage_limit)
-
-
-def entropy_scales(
-    actor: Actor, behaviour: Behaviour, before: Mapping[str, Array], entropy: Array
-) -> tuple[dict[str, Array], Array | float]:
-    """The scale of the entropy after this update, as a statistic, and in it, (). Without a target nothing changes.
-
-        share = (mean H - least H) / (largest H - least H)        scale <- scale exp(rate (target - share)), in bounds
-
-    before: entropy_scale. entropy: of the policy in imagined states, (H, N).
-
-    # ours: v1 of the paper names an ablation with a target for the entropy; how it is reached is our choice.
-    """
-    target = behaviour.entropy_target
-    if target.share is None:
-        return {}, behaviour.entropy_scale
-    least, most = actor.entropy_range()
-    scale, share = before["entropy_scale"], (lax.stop_gradient(entropy).mean() - least) / (most - least)
-    moved = scale * jnp.exp(target.rate * (target.share - share))
-    return {"entropy_scale": jnp.clip(moved, target.least, target.most)}, scale
-
-
-def behaviour_objectives(
-    actor: Actor,
-    critic: Critic,
-    slow_critic: Critic,
-    behaviour: Behaviour,
-    normaliser: Mapping[str, Array],
-    features: Array,
-    actions: Array,
-    reward: Array,
-    discount: Array,
-) -> tuple[Array, Array, Array, dict[str, Array], dict[str, Array]]:
-    """The losses of actor and critic from one imagined trajectory.
-
-        advantage = (R_t - v(s_t)) / S        S: the range of returns, this trajectory's among them
-        actor     = -w_t (log pi(a_t | s_t) [advantage] + 3e-4 H[pi(. | s_t)])
-        critic    = w_t (cross-entropy to R_t, and to the slow critic's value)
-
-    With continuous_gradient: dynamics the first product is the advantage itself, and its gradient comes through the
-    model.
-
-    Args:
-      actor, critic, slow_critic, behaviour: networks and settings. normaliser: the statistics before.
-      features: (H + 1, N, F). actions: (H, N, A). reward, discount: (H + 1, N).
-    Returns:
-      Both losses (), means over (H, N); the returns (H, N), constants; the statistics after; what to record.
-    Source: code, dreamerv3/agent.py:382-446; golden imag_loss.
-    """
-    constant, dynamics = lax.stop_gradient(features), through_model(behaviour, actor)
-    logits = critic(constant)
-    seen = lax.stop_gradient(critic)(features) if dynamics else lax.stop_gradient(logits)
-    value, slow = critic.scalar.mean(seen), slow_critic.scalar.mean(slow_critic(constant[:-1]))
-    returns, weights = imagined_returns(behaviour, reward, discount, value)
-    advantage, scale = returns - value[:-1], jnp.ones_like(value[0, 0])
-    if behaviour.normalise == "returns":
-        after, scale = normalise_returns(behaviour, normaliser, returns)
-        advantage = advantage / scale
-    else:
-        after, advantage = normalise_advantages(behaviour, normaliser, advantage)
-    log_prob, entropy = actor.judge(actor(constant[:-1]), lax.stop_gradient(actions))
-    gain = advantage if dynamics else log_prob * advantage
-    further, entropy_scale = entropy_scales(actor, behaviour, normaliser, entropy)
-    actor_loss = -(weights * (gain + entropy_scale * entropy)).mean()
-    critic_loss = (weights * critic.scalar.loss(logits[:-1], returns, slow, behaviour.slow_regulariser)).mean()
-    metrics = {
-        "actor_loss": actor_loss,
-        "critic_loss": critic_loss,
-        "actor_entropy": entropy.mean(),
-        "imagined_return": returns.mean(),
-        "return_range": scale,
-        **further,
-    }
-    return actor_loss, critic_loss, lax.stop_gradient(returns), {**after, **further}, metrics
-
-
-def replay_value_objective(
-    critic: Critic,
-    slow_critic: Critic,
-    behaviour: Behaviour,
-    features: Array,
-    reward: Array,
-    is_last: Array,
-    is_terminal: Array,
-    bootstrap: Array,
-) -> Array:
-    """The critic's loss on replayed states, (): returns of what really happened, completed by imagined ones.
-
-        R_t = r_{t+1} + d_{t+1} ((1 - c_{t+1}) boot_{t+1} + c_{t+1} R_{t+1})
-        d = gamma, 0 where the world ended      c = lambda, 0 in the last row of an episode
-
-    Args:
-      critic, slow_critic, behaviour: networks and settings.
-      features: (B, T, F), through which the world model learns. reward, is_last, is_terminal: (B, T).
-      bootstrap: (B, T), the imagined return of the same state, a constant.
-    Source: code, dreamerv3/agent.py:449-479; golden repl_loss.
-    """
-    going_on = horizon_discount(behaviour.discount_steps) * (~is_terminal).astype(reward.dtype)
-    share = behaviour.lambda_ * (~is_last).astype(reward.dtype)
-    rows = (x.swapaxes(0, 1)[1:] for x in (reward, going_on, lax.stop_gradient(bootstrap), share))
-    returns = lambda_return(*rows).swapaxes(0, 1)
-    logits = critic(features[:, :-1])
-    slow = lax.stop_gradient(slow_critic.scalar.mean(slow_critic(features[:, :-1])))
-    loss = critic.scalar.loss(logits, returns, slow, behaviour.slow_regulariser)
-    return ((~is_last[:, :-1]).astype(loss.dtype) * loss).mean()

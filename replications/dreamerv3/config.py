@@ -13,6 +13,9 @@ from shared.config import Strict, build, listing, read_resolved
 from shared.errors import cli
 from shared.training.schedule import RatioSchedule
 
+LEARNERS = ("model", "actor", "critic")  # what an optimiser changes; the slow critic only ever follows
+FLAGS = ("is_first", "is_last", "is_terminal")  # of a replayed row
+
 Positive = Field(gt=0)
 NonNegative = Field(ge=0)
 Share = Field(ge=0, le=1)

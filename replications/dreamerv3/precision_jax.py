@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from replications.dreamerv3 import agent_jax
+from replications.dreamerv3.config import FLAGS
 from replications.dreamerv3.precision import SEED, Measured
 from shared.diff.walk import Arrays
 from shared.diff.walk_jax import QUICK, replaced
@@ -34,7 +35,7 @@ def updates(
         return {name: x for name, x in metrics.items() if name.endswith("loss")}, slopes, memo["stoch"]
 
     state = (agent.networks, agent.moments, agent.normaliser, agent.key)
-    seen = {name: rows[name] for name in (*specs[0], "action", "reward", *agent_jax.FLAGS)}
+    seen = {name: rows[name] for name in (*specs[0], "action", "reward", *FLAGS)}
     stored = {name: rows[name][:, 0] for name in agent.memo_spec}
     run = jax.jit(learn, compiler_options=QUICK)  # it runs twice: compiling is what takes the time
     return {draws: Measured(*jax.device_get(run(*state, seen, stored, noise))) for draws, noise in noises.items()}

@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from replications.dreamerv3.config import FLAGS
 from shared.diff.walk import Arrays
 from shared.envs.spec import ActSpec, ArraySpec
 from shared.envs.suite import has_choices, is_game
 
-FLAGS = ("is_first", "is_last", "is_terminal")
 FREE_NATS = 0.05  # nats at most, about what an untrained KL is: with 1 its gradient would be 0, and a bug in it unseen
 VECTORS = {"height": ArraySpec((), "float32"), "velocity": ArraySpec((4,), "float32")}  # a scalar and a vector
 

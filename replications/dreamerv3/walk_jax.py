@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from replications.dreamerv3 import agent_jax
+from replications.dreamerv3 import agent_jax, objectives_jax
 from replications.dreamerv3.walk import moved_from_first, specs, unflat
 from shared.diff.walk import ACTIONS, Arrays, flat, imagined
 from shared.diff.walk_jax import QUICK, arrays, captured, devices, replaced
@@ -43,10 +43,10 @@ class Walk:
 
         def dreamt(networks, post, is_terminal, draws):
             model = networks.model
-            starts = agent_jax.imagination_starts(behaviour, {**post, "is_terminal": is_terminal})
+            starts = objectives_jax.imagination_starts(behaviour, {**post, "is_terminal": is_terminal})
             ends = starts.pop("is_terminal")
-            features, actions = agent_jax.imagine_behaviour(model, networks.actor, starts, **draws)
-            reward, discount = agent_jax.imagined_rewards(model, behaviour, features, ends)
+            features, actions = objectives_jax.imagine_behaviour(model, networks.actor, starts, **draws)
+            reward, discount = objectives_jax.imagined_rewards(model, behaviour, features, ends)
             return features, actions, {"reward": reward, "discount": discount, "critic": networks.critic(features)}
 
         compiled = (jax.jit(function, compiler_options=QUICK) for function in (step, filtered, dreamt))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from replications.dreamerv3 import agent_torch
+from replications.dreamerv3 import agent_torch, objectives_torch
 from replications.dreamerv3.walk import moved_from_first, specs, unflat
 from shared.diff.walk import ACTIONS, Arrays, flat, imagined
 from shared.diff.walk_torch import arrays, captured, gradients, tensors
@@ -45,12 +45,12 @@ class Walk:
         heads["continuation"] = model.continuation(features)
         found = arrays({f"heads / {name}": value for name, value in flat(heads).items()})
         rows = {**post, "is_terminal": inputs(entries)["is_terminal"]}
-        starts = agent_torch.imagination_starts(behaviour, rows)
+        starts = objectives_torch.imagination_starts(behaviour, rows)
         ends = starts.pop("is_terminal")
         draws = tensors({"action_noise": noise["action_noise"], "latent_noise": noise["imagined_noise"]})
-        features, actions = agent_torch.imagine_behaviour(model, agent.actor, starts, **draws)
+        features, actions = objectives_torch.imagine_behaviour(model, agent.actor, starts, **draws)
         found |= imagined(*arrays({"features": features, "actions": actions}).values())
-        reward, discount = agent_torch.imagined_rewards(model, behaviour, features, ends)
+        reward, discount = objectives_torch.imagined_rewards(model, behaviour, features, ends)
         values = {"reward": reward, "discount": discount, "critic": agent.critic(features)}
         return found | arrays({f"imagination / {name}": value for name, value in values.items()})
 

@@ -26,9 +26,17 @@ class TorchSide:
     def __init__(self):
         import torch
 
-        from replications.dreamerv3 import agent_torch, layers_torch, model_torch
+        from replications.dreamerv3 import (
+            agent_torch,
+            latent_torch,
+            layers_torch,
+            model_torch,
+            objectives_torch,
+            optimisers_torch,
+        )
 
         self.torch, self.agent, self.model, self.layers = torch, agent_torch, model_torch, layers_torch
+        self.latent, self.objectives, self.optimisers = latent_torch, objectives_torch, optimisers_torch
 
     def precision(self):
         return contextlib.nullcontext()
@@ -119,7 +127,7 @@ class TorchSide:
     def steps(self, settings, start, gradients):
         """Yields the parameters after each step of LaProp; start and every step's gradients: arrays by name."""
         parameters = {name: self.torch.nn.Parameter(self.double(x)) for name, x in start.items()}
-        optimiser = self.agent.LaPropOptimiser(parameters, settings)
+        optimiser = self.optimisers.LaPropOptimiser(parameters, settings)
         for updates, step in enumerate(gradients):
             for name, gradient in step.items():
                 parameters[name].grad = self.double(gradient)
@@ -144,11 +152,12 @@ class JaxSide:
         import equinox
         import jax
 
-        from replications.dreamerv3 import agent_jax, layers_jax, model_jax, optimisers_jax
+        from replications.dreamerv3 import agent_jax, latent_jax, layers_jax, model_jax, objectives_jax, optimisers_jax
         from shared.layers_jax import named_parameters, with_parameters
 
         self.jax, self.eqx = jax, equinox
-        self.agent, self.model, self.layers, self.optimisers = agent_jax, model_jax, layers_jax, optimisers_jax
+        self.agent, self.model, self.layers = agent_jax, model_jax, layers_jax
+        self.latent, self.objectives, self.optimisers = latent_jax, objectives_jax, optimisers_jax
         self.named_parameters, self.with_parameters = named_parameters, with_parameters
 
     @contextlib.contextmanager

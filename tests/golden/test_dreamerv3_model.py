@@ -239,7 +239,7 @@ def make_latent(side, arrays, setting):
         model__prior_layers=setting["imglayers"], model__posterior_layers=setting["obslayers"],
         model__norm=setting["norm"], model__unimix=setting["unimix"],
     )  # fmt: skip
-    latent = side.model.RSSM(
+    latent = side.latent.RSSM(
         config.model, config.size, arrays["tokens"].shape[-1], arrays["core_action_embed"].shape[-1]
     )
     source |= {"absolute": setting["absolute"]}
@@ -254,7 +254,7 @@ def test_latent_model_of_2023(side, case):
         "proprio-2023", deter=deter, units=6, classes=classes, model__stoch_size=stoch,
         model__unimix=options(arrays)["unimix"],
     )  # fmt: skip
-    latent = side.model.RSSM(config.model, config.size, arrays["embed"].shape[-1], arrays["action"].shape[-1])
+    latent = side.latent.RSSM(config.model, config.size, arrays["embed"].shape[-1], arrays["action"].shape[-1])
     latent = side.load(latent, dreamerv3_weights.latent_2023(weights(arrays, "param:rssm/")))
     initial = latent.initial(2)
     close(initial["deter"], arrays["initial_deter"])
@@ -277,7 +277,7 @@ def test_divergences_and_what_they_train(side, case, version, scale):
     model = side.made("WorldModel", config.model, config.size, {"x": ArraySpec((2,), "float32")}, 2)
 
     def total(x):
-        dyn, rep = side.agent.latent_divergences(model, config.loss, x["post"], x["prior"])
+        dyn, rep = side.objectives.latent_divergences(model, config.loss, x["post"], x["prior"])
         return scale * dyn.mean() + 0.1 * rep.mean(), (dyn, rep)
 
     value, (dyn, rep), slopes = side.slopes(total, {name: arrays[f"{name}_logit"] for name in ("post", "prior")})
@@ -332,7 +332,7 @@ def test_squared_error_of_vectors(side, case):
     loss, target = make_config().loss, side.double(arrays["target"][None])
 
     def total(x):
-        terms = side.agent.reconstruction_terms(loss, {"x": x["mean"]}, {"x": target}, True)
+        terms = side.objectives.reconstruction_terms(loss, {"x": x["mean"]}, {"x": target}, True)
         return terms["vector"][1].sum(), terms["vector"][1]
 
     _, found, slopes = side.slopes(total, {"mean": arrays["mean"][None]})
@@ -347,7 +347,7 @@ def test_squared_error_of_images(side, case):
 
     def total(x):
         predicted = {"x": 1 / (1 + side.exp(-x["pre"]))}
-        terms = side.agent.reconstruction_terms(loss, predicted, {"x": target}, True)
+        terms = side.objectives.reconstruction_terms(loss, predicted, {"x": target}, True)
         return terms["image"][1].sum(), terms["image"][1]
 
     _, found, slopes = side.slopes(total, {"pre": arrays["pre_sigmoid"]})
@@ -359,7 +359,7 @@ def test_squared_error_of_images(side, case):
 def test_target_of_the_continuation_head(side, case):
     arrays, setting = case.load(), options(case.load())
     behaviour = make_config(behaviour__discount_steps=setting["horizon"]).behaviour
-    target = side.agent.continuation_target(behaviour, side.double(arrays["is_terminal"]))
+    target = side.objectives.continuation_target(behaviour, side.double(arrays["is_terminal"]))
     close(target, arrays["soft_target"], 1e-7)
 
 
@@ -435,7 +435,7 @@ def test_losses_of_actor_and_critic(side, case):
     def total(x):
         critic = critic_of(side, config, x["value_logits"], arrays["bins"])
         actor = actor_of(side, config, x)
-        found = side.agent.behaviour_objectives(
+        found = side.objectives.behaviour_objectives(
             actor, critic, slow, config.behaviour, before, features, actions, reward, discount
         )
         return found[0] + found[1], found
@@ -467,7 +467,7 @@ def test_loss_of_replayed_values(side, case):
 
     def total(x):
         critics = (critic_of(side, config, x[name], arrays["bins"]) for name in ("value_logits", "slowvalue_logits"))
-        found = side.agent.replay_value_objective(
+        found = side.objectives.replay_value_objective(
             *critics, config.behaviour, features, side.double(arrays["rew"]), is_last, is_terminal, x["boot"]
         )
         return found, None
@@ -513,11 +513,11 @@ def test_normalisers(side, case):
     behaviour = make_config(**changes).behaviour
     for i, x in enumerate(arrays["x"]):
         if setting["impl"] == "perc":
-            state, scale = side.agent.normalise_returns(behaviour, state, side.double(x))
+            state, scale = side.objectives.normalise_returns(behaviour, state, side.double(x))
             close(side.numpy(scale), arrays["scale"][i], name=f"scale {i}")
             close(side.numpy(state["low"]), arrays["state:lo"][i], name=f"low {i}")
             continue
-        state, advantage = side.agent.normalise_advantages(behaviour, state, side.double(x))
+        state, advantage = side.objectives.normalise_advantages(behaviour, state, side.double(x))
         if x.any():
             expected = (x.astype(float) - arrays["offset"][i]) / arrays["scale"][i]
             close(advantage, expected, 1e-3 if i < 12 else FORWARD, f"advantage {i}")
@@ -528,7 +528,7 @@ def test_normaliser_of_2023(side, case):
     arrays = case.load()
     state = {name: side.double(np.zeros(())) for name in ("low", "high")}
     for x, expected in zip(arrays["x"], arrays["invscale"], strict=True):
-        state, scale = side.agent.normalise_returns(make_config("proprio-2023").behaviour, state, side.double(x))
+        state, scale = side.objectives.normalise_returns(make_config("proprio-2023").behaviour, state, side.double(x))
         close(side.numpy(scale), expected)
 
 

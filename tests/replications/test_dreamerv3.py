@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from replications.dreamerv3 import agent_torch, model_torch
+from replications.dreamerv3 import agent_torch, model_torch, objectives_torch, optimisers_torch
 from replications.dreamerv3.agent_torch import DreamerV3Agent
 from replications.dreamerv3.config import Config
 from replications.dreamerv3.figures_settings import PARAMETERS
@@ -264,11 +264,11 @@ def test_returns_and_weights_by_hand():
     """R_1 = 8 + 0.5 * 4 = 10; R_0 = 2 + 0.5 (0.5 * 6 + 0.5 * 10) = 6. Weights 0.9 and 0.9 * 0.5."""
     reward, value = torch.tensor([[1.0], [2.0], [8.0]]), torch.tensor([[9.0], [6.0], [4.0]])
     discount = torch.tensor([[0.9], [0.5], [0.5]])
-    returns, weights = agent_torch.imagined_returns(behaviour_of(**{"lambda": 0.5}), reward, discount, value)
+    returns, weights = objectives_torch.imagined_returns(behaviour_of(**{"lambda": 0.5}), reward, discount, value)
     assert returns.flatten().tolist() == [6.0, 10.0]
     assert weights.flatten().tolist() == pytest.approx([0.9, 0.45])
     plain = behaviour_of(**{"lambda": 0.5, "continuation": "plain", "discount_steps": 2})
-    _, weights = agent_torch.imagined_returns(plain, reward, discount, value)  # gamma 1/2 is divided out once
+    _, weights = objectives_torch.imagined_returns(plain, reward, discount, value)  # gamma 1/2 is divided out once
     assert weights.flatten().tolist() == pytest.approx([1.8, 0.9])
 
 
@@ -288,11 +288,12 @@ def test_an_entropy_scale_by_hand():
     for share, most, expected in ((0.75, 1.0, 2e-3), (0.25, 1.0, 1e-3), (0.0, 1.0, 1e-3 / 2**0.5), (1.0, 2e-3, 2e-3)):
         target = {"share": share, "rate": math.log(4), "least": 1e-6, "most": most}
         behaviour = behaviour_of(**{f"entropy_target__{name}": value for name, value in target.items()})
-        after, scale = agent_torch.entropy_scales(actor, behaviour, before, entropy)
+        after, scale = objectives_torch.entropy_scales(actor, behaviour, before, entropy)
         assert float(after["entropy_scale"]) == pytest.approx(expected) and float(scale) == pytest.approx(1e-3)
     low = behaviour_of(entropy_target__share=0.0, entropy_target__rate=100.0)
-    assert float(agent_torch.entropy_scales(actor, low, before, entropy)[0]["entropy_scale"]) == pytest.approx(3e-6)
-    assert agent_torch.entropy_scales(actor, behaviour_of(), {}, entropy) == ({}, 3e-4)
+    after, _ = objectives_torch.entropy_scales(actor, low, before, entropy)
+    assert float(after["entropy_scale"]) == pytest.approx(3e-6)
+    assert objectives_torch.entropy_scales(actor, behaviour_of(), {}, entropy) == ({}, 3e-4)
 
 
 @pytest.mark.parametrize(("share", "grows"), [(0.02, False), (0.98, True)])
@@ -322,7 +323,7 @@ def test_discounts_of_the_three_agents():
     found = {}
     for variant in ("dreamerv3", "proprio-2024", "proprio-2023"):
         behaviour = make_config(variant).behaviour
-        found[variant] = agent_torch.imagined_rewards(model, behaviour, odds, ended)[1].tolist()
+        found[variant] = objectives_torch.imagined_rewards(model, behaviour, odds, ended)[1].tolist()
     likely, unlikely = torch.sigmoid(odds[0]).tolist()
     gamma = horizon_discount(333)
     assert found["dreamerv3"] == [[likely, unlikely]] * 2
@@ -489,7 +490,7 @@ def test_the_long_vector_equals_the_formula_for_every_tensor():
     settings = make_config(optimisers__laprop__warmup_updates=2).optimisers.laprop
     start = {"a": normal(4, 3), "b": normal(5, seed=1), "c": 1e-5 * normal(2, 2, 2, seed=2)}
     parameters = {name: torch.nn.Parameter(value.clone()) for name, value in start.items()}
-    optimiser, moments = agent_torch.LaPropOptimiser(parameters, settings), {}
+    optimiser, moments = optimisers_torch.LaPropOptimiser(parameters, settings), {}
     expected = {name: (value, torch.zeros_like(value), torch.zeros_like(value)) for name, value in start.items()}
     for updates in range(4):
         for i, (name, parameter) in enumerate(parameters.items()):
@@ -536,13 +537,13 @@ def test_one_update_is_made_of_losses_before_it():
     rows = {name: torch.from_numpy(batch[name][:, 1:]) for name in ("reward", "is_first", "is_last", "is_terminal")}
     noise = twin.learning_noise(3, 6)
     behaviour = twin.config.behaviour
-    total, _, post = agent_torch.model_objective(
+    total, _, post = objectives_torch.model_objective(
         twin.model, twin.config.loss, obs=twin.preprocessed({key: batch[key][:, 1:] for key in VECTORS}),
         action=torch.from_numpy(batch["action"][:, :-1]), reward=rows["reward"], is_first=rows["is_first"],
         continuation=torch.full((3, 6), 1 - 1 / 333), noise=noise["noise"], state=twin.start(batch),
     )  # fmt: skip
     assert float(total.detach()) == pytest.approx(float(metrics["loss"]), rel=1e-6)
-    starts = agent_torch.imagination_starts(behaviour, {**post, "is_terminal": rows["is_terminal"]})
+    starts = objectives_torch.imagination_starts(behaviour, {**post, "is_terminal": rows["is_terminal"]})
     names = {"action_noise": noise["action_noise"], "latent_noise": noise["imagined_noise"]}
     _, returns, found = twin.learn_behaviour(starts, **names)
     for name in ("actor_loss", "critic_loss", "imagined_return"):
@@ -575,9 +576,9 @@ def test_the_policy_finds_what_is_rewarded(variant):
 
 def test_imagination_may_start_from_the_last_rows_alone():
     rows = {"deter": torch.arange(6.0).reshape(2, 3, 1)}
-    starts = agent_torch.imagination_starts(behaviour_of(imagine_last=2), rows)
+    starts = objectives_torch.imagination_starts(behaviour_of(imagine_last=2), rows)
     assert starts["deter"].flatten().tolist() == [1, 2, 4, 5]
-    assert agent_torch.imagination_starts(behaviour_of(), rows)["deter"].flatten().tolist() == [0, 1, 2, 3, 4, 5]
+    assert objectives_torch.imagination_starts(behaviour_of(), rows)["deter"].flatten().tolist() == [0, 1, 2, 3, 4, 5]
     assert np.isfinite(float(make_agent(behaviour__imagine_last=2).learn(make_batch()).metrics["critic_loss"]))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from replications.dreamerv3 import agent_jax, layers_jax, model_jax, optimisers_jax
+from replications.dreamerv3.config import FLAGS, Config
 from replications.dreamerv3.figures_settings import PARAMETERS
 from shared.config import resolve
 from shared.envs.spec import ActSpec, ArraySpec
@@ -86,7 +87,7 @@ def count(variant, size, obs_spec, act_spec):
     """Trainable parameters; nothing is computed."""
     values = resolve("dreamerv3", variant, {"name": "paper"})["values"]
     values["model"]["size"] = size
-    config = agent_jax.Config.model_validate(values)
+    config = Config.model_validate(values)
 
     def learners():
         model = model_jax.WorldModel(config.model, config.size, obs_spec, act_spec.size)
@@ -273,7 +274,7 @@ def gradients_of(agent, batch):
 
     slopes, state = {}, (agent.networks, agent.moments, agent.normaliser, agent.key)
     stored = {name: batch[name][:, 0] for name in agent.memo_spec}
-    rows = {name: batch[name] for name in (*agent.obs_spec, "action", "reward", *agent_jax.FLAGS)}
+    rows = {name: batch[name] for name in (*agent.obs_spec, "action", "reward", *FLAGS)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(agent_jax, "step", recorded)
         patch.setattr(

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from replications.dreamerv3 import agent_jax, agent_torch
-from replications.dreamerv3.config import Config
+from replications.dreamerv3 import agent_jax, agent_torch, objectives_jax, objectives_torch
+from replications.dreamerv3.config import FLAGS, LEARNERS, Config
 from shared.config import ROOT, build, read_variants
 from shared.envs.spec import ActSpec, ArraySpec
 from shared.layers_jax import named_parameters
@@ -30,6 +30,7 @@ LEARNING = ("model", "loss", "behaviour", "optimisers")  # the groups of the con
 FLOAT64 = 1e-9
 NAMES = ("torch", "jax")
 MODULES = {"torch": agent_torch, "jax": agent_jax}
+OBJECTIVES = {"torch": objectives_torch, "jax": objectives_jax}
 # Smaller yet than tests/tiny_dreamerv3.py, and fewer free nats than the KL of such small networks has.
 TINY = {
     "loss__free_nats": 0.02, "model__bins": 15, "model__vector_layers": 1, "model__reward_layers": 1,
@@ -69,7 +70,7 @@ EXTRA = {  # what no variant of experiments.yaml has: name -> (variant it starts
     "discrete": ("proprio-2024", {}),  # and discrete actions
     "last-rows": ("dreamerv3", {"behaviour__imagine_last": 2, "model__dynamics_layers": 2}),
     "warm-up": ("dreamerv3", {"optimisers__laprop__warmup_updates": 3}),
-    "clips": ("proprio-2023", {f"optimisers__adam__{name}__clip_norm": 1e-3 for name in agent_jax.LEARNERS}),
+    "clips": ("proprio-2023", {f"optimisers__adam__{name}__clip_norm": 1e-3 for name in LEARNERS}),
 }
 
 
@@ -125,7 +126,7 @@ def make_inputs(variant, dtype):
     config, (obs_spec, spec), random = make_config(variant), make_specs(variant), np.random.default_rng(0)
     rows, latents = (BATCH, LENGTH), (config.model.stoch_size, config.size.classes)
     imagined = (config.behaviour.horizon, BATCH * (config.behaviour.imagine_last or LENGTH))
-    flags = {name: np.zeros(rows, bool) for name in agent_jax.FLAGS}
+    flags = {name: np.zeros(rows, bool) for name in FLAGS}
     flags["is_first"][0, 1] = flags["is_last"][1, 1] = flags["is_terminal"][1, 1] = True
     state = {
         "deter": random.uniform(-1, 1, (BATCH, config.size.deter_size)),
@@ -249,7 +250,9 @@ def test_imagination_agrees(variant, float64):
         networks, make = (agent, torch.from_numpy) if name == "torch" else (agent.networks, jnp.asarray)
         state = {part: make(x.copy()) for part, x in start.items()}
         drawn = {"action_noise": make(inputs["action_noise"]), "latent_noise": make(noise)}
-        run = jax.jit(module.imagine_behaviour, compiler_options=QUICK) if name == "jax" else module.imagine_behaviour
+        run = OBJECTIVES[name].imagine_behaviour
+        if name == "jax":
+            run = jax.jit(run, compiler_options=QUICK)
         found = run(networks.model, networks.actor, state, **drawn)
         results[name] = {part: to_numpy(x) for part, x in zip(("features", "actions"), found, strict=True)}
     assert_same(results["jax"], results["torch"], 1e-12, f"{variant}, imagination")
@@ -297,7 +300,7 @@ def make_batch(variant, seed=0, size=2, length=4):
     """Windows as replay samples them; one episode starts inside a window, another ends."""
     (obs_spec, spec), config, random = make_specs(variant), make_config(variant), np.random.default_rng(seed)
     rows = (size, length + config.batch.context)
-    flags = {name: np.zeros(rows, bool) for name in agent_jax.FLAGS}
+    flags = {name: np.zeros(rows, bool) for name in FLAGS}
     flags["is_first"][0, 2] = flags["is_last"][1, -1] = flags["is_terminal"][1, -1] = True
     batch = {"reward": random.uniform(0, 4, rows).astype(np.float32), **flags}
     for key, s in obs_spec.items():
@@ -347,7 +350,7 @@ def test_one_parameter_file_loads_into_both(variant, tmp_path):
 IDIOM = {
     "torch": {"forward", "over_channels", "stack", "memo", "start", "update", "learn_behaviour", "replayed_values",
               "step", "update_slow_critic", "learning_noise", "action_noise", "tensor", "uniform", "preprocessed",
-              "arithmetic", "gradients_of", "LaPropOptimiser", "AdamOptimiser", "make_optimisers", "frozen"},
+              "arithmetic", "frozen"},
     "jax": {"affine", "biased", "filled", "Linear", "_padded", "_biased", "_flat", "_restarted", "pooled", "first_std",
             "Settings", "Networks", "placed", "initial_state", "act_step", "memo", "learn_step", "start", "update",
             "learn_behaviour", "through_model", "replayed_values", "slow_share", "learning_noise", "normal",
@@ -359,7 +362,7 @@ OWN_WORDS = {  # layouts of images and of cut weights, scans for loops
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["model", "agent"])
+@pytest.mark.parametrize("kind", ["latent", "model", "objectives", "agent"])
 def test_the_twins_have_the_same_names_in_the_same_order(kind):
     """And the same docstrings, apart from what each framework needs for itself (IDIOM)."""
     folder = ROOT / "replications" / "dreamerv3"

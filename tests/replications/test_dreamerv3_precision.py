@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from replications.dreamerv3 import agent_torch, precision
+from replications.dreamerv3 import objectives_torch, precision
 
 LOSSES = {
     "loss", "image_loss", "vector_loss", "reward_loss", "continuation_loss", "dynamics_loss", "representation_loss",
@@ -67,12 +67,12 @@ def test_an_update_in_mixed_precision_is_near_float32(framework):
 
 def test_a_term_scaled_in_mixed_precision_is_seen(monkeypatch):
     """The continuation's loss, a fifth too large: in its own row, in its module's gradient, and in no other head's."""
-    own = agent_torch.bernoulli_log_prob
+    own = objectives_torch.bernoulli_log_prob
 
     def planted(*arguments):
         return own(*arguments) * (1.2 if torch.is_autocast_enabled("cpu") else 1.0)
 
-    monkeypatch.setattr(agent_torch, "bernoulli_log_prob", planted)
+    monkeypatch.setattr(objectives_torch, "bernoulli_log_prob", planted)
     found = held(precision.measure("tiny", ["torch"]))["relative"]
     assert found["loss", "continuation_loss"] == pytest.approx(0.2, abs=0.05)
     assert found["gradient", "continuation"] == pytest.approx(0.2, abs=0.05)
