@@ -61,15 +61,16 @@ bench: env gl  ## time this machine beside its own ceiling (an hour; leave it al
 	@$(IN_ENV) python -m benchmarks.replay --out results/benchmarks/replay.json
 	@$(IN_ENV) python -m benchmarks.formulas --out results/benchmarks/formulas.json
 
-# Agents are compiled by XLA's older emitters, as runs on a CPU are (shared/device_jax.py), formulas by those that JAX has
-# by default; so these are two runs of pytest, and both are always made.
+# Agents are compiled with the kernels that runs on a CPU have (shared/device_jax.py, choose_kernels), formulas with those
+# of JAX's defaults; so these are two runs of pytest, and both are always made.
 PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 AGENTS = tests/replications tests/golden
+KERNELS = --xla_cpu_use_fusion_emitters=false --xla_cpu_experimental_ynn_fusion_type=dot,reduce,eltwise
 
 test: env gl  ## every test, a process per core
 ifeq ($(strip $(ARGS)),)
 	@$(IN_ENV) first=0; $(PYTEST) $(AGENTS:%=--ignore=%) || first=$$?; \
-	    XLA_FLAGS=--xla_cpu_use_fusion_emitters=false $(PYTEST) $(AGENTS) && exit $$first
+	    XLA_FLAGS="$(KERNELS)" $(PYTEST) $(AGENTS) && exit $$first
 else
 	@$(IN_ENV) $(PYTEST) $(ARGS)
 endif

@@ -1,7 +1,7 @@
 """What every JAX agent needs of its device: threads and choice of device, exact arithmetic, arrays back to NumPy.
 
-Also what makes JAX quick on a CPU: XLA's older emitters, compiled programs kept between runs, freed memory kept between
-updates, and uniform noise drawn two at a time. The twin of device_torch.py.
+Also what makes JAX quick on a CPU: which of XLA's kernels it takes, compiled programs kept between runs, freed memory
+kept between updates, and uniform noise drawn two at a time. The twin of device_torch.py.
 """
 
 import hashlib
@@ -18,7 +18,11 @@ from jax import Array, lax
 from shared.errors import UserError
 from shared.host_memory import keep_memory
 
-EMITTERS = "xla_cpu_use_fusion_emitters"
+# XLA's choices on a CPU that are not its defaults; see choose_kernels.
+KERNELS = {
+    "xla_cpu_use_fusion_emitters": "false",
+    "xla_cpu_experimental_ynn_fusion_type": "dot,reduce,eltwise",
+}
 CACHE = Path(__file__).resolve().parents[1] / ".cache" / "jax"
 
 
@@ -31,7 +35,7 @@ def prepare(device: str, threads: int) -> str:
       UserError: "cuda" was asked for and JAX sees none.
     """
     os.environ["NPROC"] = str(threads)  # the size of XLA's thread pools on a CPU
-    choose_emitters()
+    choose_kernels()
     keep_compiled(threads)
     keep_memory()
     if device == "cpu":
@@ -46,17 +50,21 @@ def prepare(device: str, threads: int) -> str:
     return "cuda" if available else "cpu"
 
 
-def choose_emitters() -> None:
-    """XLA's older code for CPUs, which compiles these agents faster and runs them no slower.
+def choose_kernels() -> None:
+    """Of XLA's ways to compute on a CPU those that compile these agents faster and run them no slower, or faster.
 
-    Measured once, CPU time on one busy core, DreamerV3 at size 1M, 8 x 32: the first update 12.6 against 18.3 s from
-    vectors and 18.7 against 23.4 s from pixels, later ones 167 against 210 ms and 1073 against 1074 ms.
-    XLA ends a process that names a flag it does not know, so this is done for the versions that have it. A user's own
+    Its older emitters: CPU time on one busy core, DreamerV3 at size 1M, 8 x 32, the first update 12.6 against 18.3 s
+    from vectors and 18.7 against 23.4 s from pixels, later ones 167 against 210 ms and 1073 against 1074 ms. And YNNPACK
+    for products, sums and elementwise chains, but not for convolutions (on another processor, an Intel Xeon with
+    AVX-512): first 15.3 against 17.2 s from pixels, later 995 against 1236 ms, Dreamer's yardstick 862 against 1155 ms.
+    XLA ends a process that names a flag it does not know, so this is done for the versions that have them. A user's own
     choice in XLA_FLAGS stands.
     """
+    if not jaxlib.__version__.startswith("0.10."):
+        return
     flags = os.environ.get("XLA_FLAGS", "")
-    if jaxlib.__version__.startswith("0.10.") and EMITTERS not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} --{EMITTERS}=false".strip()
+    missing = [f"--{name}={value}" for name, value in KERNELS.items() if name not in flags]
+    os.environ["XLA_FLAGS"] = " ".join([flags, *missing]).strip()
 
 
 def set_exact_arithmetic() -> None:

@@ -1,5 +1,5 @@
 """The noise that device_torch.py and device_jax.py draw several numbers at a time: uniform, independent, repeatable;
-and which of XLA's emitters JAX is given."""
+and which of XLA's kernels JAX is given."""
 
 import os
 
@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from shared import device_jax, device_torch
+from shared.config import ROOT
 
 LEVELS = 2**16
+OLDER = "--xla_cpu_use_fusion_emitters=false"
+YNN = "--xla_cpu_experimental_ynn_fusion_type=dot,reduce,eltwise"
 
 
 def draw(framework: str, seed: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -48,18 +51,24 @@ def test_any_shape_is_filled_and_a_seed_repeats_it(framework, shape):
 @pytest.mark.parametrize(
     ("version", "before", "after"),
     [
-        ("0.10.2", None, "--xla_cpu_use_fusion_emitters=false"),
-        ("0.10.2", "--xla_dump_to=/tmp/x", "--xla_dump_to=/tmp/x --xla_cpu_use_fusion_emitters=false"),
-        ("0.10.2", "--xla_cpu_use_fusion_emitters=true", "--xla_cpu_use_fusion_emitters=true"),  # the user's own choice
-        ("0.11.0", "", ""),  # XLA would end the process, were the flag gone
+        ("0.10.2", None, f"{OLDER} {YNN}"),
+        ("0.10.2", "--xla_dump_to=/tmp/x", f"--xla_dump_to=/tmp/x {OLDER} {YNN}"),
+        ("0.10.2", "--xla_cpu_use_fusion_emitters=true", f"--xla_cpu_use_fusion_emitters=true {YNN}"),  # the user's own
+        ("0.10.2", f"{YNN},individual_convolution", f"{YNN},individual_convolution {OLDER}"),
+        ("0.11.0", "", ""),  # XLA would end the process, were a flag gone
     ],
 )
-def test_older_emitters_are_chosen_where_they_are_known(monkeypatch, version, before, after):
+def test_kernels_are_chosen_where_the_flags_are_known(monkeypatch, version, before, after):
     monkeypatch.setattr(device_jax.jaxlib, "__version__", version)
     monkeypatch.setenv("XLA_FLAGS", "")  # so that it is put back afterwards
     if before is None:
         monkeypatch.delenv("XLA_FLAGS")
     else:
         monkeypatch.setenv("XLA_FLAGS", before)
-    device_jax.choose_emitters()
+    device_jax.choose_kernels()
     assert os.environ.get("XLA_FLAGS", "") == after
+
+
+def test_the_tests_of_agents_are_compiled_with_the_kernels_of_runs():
+    (line,) = (x for x in (ROOT / "Makefile").read_text().splitlines() if x.startswith("KERNELS = "))
+    assert dict(flag.removeprefix("--").split("=") for flag in line.split()[2:]) == device_jax.KERNELS
