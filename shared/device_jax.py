@@ -18,7 +18,8 @@ from jax import Array, lax
 from shared.errors import UserError
 from shared.host_memory import keep_memory
 
-# XLA's choices on a CPU that are not its defaults; see choose_kernels.
+# Choices on a CPU that are not XLA's defaults, and the jaxlib that is known to have them; see choose_kernels.
+JAXLIB = "0.10.2"
 KERNELS = {
     "xla_cpu_use_fusion_emitters": "false",
     "xla_cpu_experimental_ynn_fusion_type": "dot,reduce,eltwise",
@@ -57,10 +58,10 @@ def choose_kernels() -> None:
     from vectors and 18.7 against 23.4 s from pixels, later ones 167 against 210 ms and 1073 against 1074 ms. And YNNPACK
     for products, sums and elementwise chains, but not for convolutions (on another processor, an Intel Xeon with
     AVX-512): first 15.3 against 17.2 s from pixels, later 995 against 1236 ms, Dreamer's yardstick 862 against 1155 ms.
-    XLA ends a process that names a flag it does not know, so this is done for the versions that have them. A user's own
+    XLA ends a process that names a flag it does not know, so this is done for the version that is pinned. A user's own
     choice in XLA_FLAGS stands.
     """
-    if not jaxlib.__version__.startswith("0.10."):
+    if jaxlib.__version__ != JAXLIB:
         return
     flags = os.environ.get("XLA_FLAGS", "")
     missing = [f"--{name}={value}" for name, value in KERNELS.items() if name not in flags]

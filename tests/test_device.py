@@ -55,7 +55,7 @@ def test_any_shape_is_filled_and_a_seed_repeats_it(framework, shape):
         ("0.10.2", "--xla_dump_to=/tmp/x", f"--xla_dump_to=/tmp/x {OLDER} {YNN}"),
         ("0.10.2", "--xla_cpu_use_fusion_emitters=true", f"--xla_cpu_use_fusion_emitters=true {YNN}"),  # the user's own
         ("0.10.2", f"{YNN},individual_convolution", f"{YNN},individual_convolution {OLDER}"),
-        ("0.11.0", "", ""),  # XLA would end the process, were a flag gone
+        ("0.10.3", "", ""),  # XLA would end the process, were a flag gone
     ],
 )
 def test_kernels_are_chosen_where_the_flags_are_known(monkeypatch, version, before, after):
@@ -67,6 +67,11 @@ def test_kernels_are_chosen_where_the_flags_are_known(monkeypatch, version, befo
         monkeypatch.setenv("XLA_FLAGS", before)
     device_jax.choose_kernels()
     assert os.environ.get("XLA_FLAGS", "") == after
+
+
+def test_the_kernels_are_those_of_the_pinned_version():
+    """With another one: try the flags, measure, and change device_jax.JAXLIB."""
+    assert f"jaxlib=={device_jax.JAXLIB}" in (ROOT / "requirements.lock").read_text().splitlines()
 
 
 def test_the_tests_of_agents_are_compiled_with_the_kernels_of_runs():
