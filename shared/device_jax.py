@@ -55,9 +55,9 @@ def choose_kernels() -> None:
     """Of XLA's ways to compute on a CPU those that compile these agents faster and run them no slower, or faster.
 
     Its older emitters: CPU time on one busy core, DreamerV3 at size 1M, 8 x 32, the first update 12.6 against 18.3 s
-    from vectors and 18.7 against 23.4 s from pixels, later ones 167 against 210 ms and 1073 against 1074 ms. And YNNPACK
-    for products, sums and elementwise chains, but not for convolutions (on another processor, an Intel Xeon with
-    AVX-512): first 15.3 against 17.2 s from pixels, later 995 against 1236 ms, Dreamer's yardstick 862 against 1155 ms.
+    from vectors and 18.7 against 23.4 s from pixels, later ones 167 against 210 ms and 1073 against 1074 ms.
+    YNNPACK for products, sums and elementwise chains, not for convolutions: on another processor, an Intel Xeon with
+    AVX-512, first 15.3 against 17.2 s from pixels, later 995 against 1236 ms; Dreamer's yardstick 862 against 1155.
     XLA ends a process that names a flag it does not know, so this is done for the version that is pinned. A user's own
     choice in XLA_FLAGS stands.
     """
