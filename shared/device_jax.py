@@ -52,12 +52,14 @@ def prepare(device: str, threads: int) -> str:
 
 
 def choose_kernels() -> None:
-    """Of XLA's ways to compute on a CPU those that compile these agents faster and run them no slower, or faster.
+    """Choose, among XLA's ways to compute on a CPU, those that compile these agents sooner and run them no slower.
 
-    Its older emitters: CPU time on one busy core, DreamerV3 at size 1M, 8 x 32, the first update 12.6 against 18.3 s
-    from vectors and 18.7 against 23.4 s from pixels, later ones 167 against 210 ms and 1073 against 1074 ms.
-    YNNPACK for products, sums and elementwise chains, not for convolutions: on another processor, an Intel Xeon with
-    AVX-512, first 15.3 against 17.2 s from pixels, later 995 against 1236 ms; Dreamer's yardstick 862 against 1155.
+    Its older code generators ("emitters"), and YNNPACK, a library that XLA hands parts of a program to, for products,
+    sums and chains of elementwise operations, but not for convolutions. Measured as CPU time of one thread on one busy
+    core, against the defaults. Emitters, DreamerV3 at size 1M, 8 x 32: first update 12.6 against 18.3 s from vectors
+    and 18.7 against 23.4 s from pixels, later ones 167 against 210 ms and 1073 against 1074 ms. No convolutions by
+    YNNPACK, on another processor (Intel Xeon, AVX-512): the same from pixels, first update 15.3 against 17.2 s, later
+    ones 995 against 1236 ms; an update at Dreamer's yardstick (benchmarks/dreamer.py) 862 against 1155 ms.
     XLA ends a process that names a flag it does not know, so this is done for the version that is pinned. A user's own
     choice in XLA_FLAGS stands.
     """

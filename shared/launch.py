@@ -196,14 +196,13 @@ def facts(options: argparse.Namespace, paper: str, libraries: Iterable[str]) -> 
 
 
 def code_paths(paper: str, framework: str) -> list[Path]:
-    """The code that decides a run's numbers: what draws figures, tests or writes results is left out."""
+    """The code that decides a run's numbers: what draws figures, compares, tests or writes results is left out."""
     files = ("config.py", "launch.py", "runner.py", "checkpoint.py", *framework_files(framework))
-    folder = ROOT / "replications" / paper
+    folder, other_programs = ROOT / "replications" / paper, ("walk_", "precision_", "diagnostics_")
     return [
         *(ROOT / "shared" / name for name in (*files, "formulas", "training", "envs", "replay")),
-        *(folder / name for name in ("config.py", f"model_{framework}.py", f"agent_{framework}.py", "train.py")),
-        *folder.glob(f"layers_{framework}.py"),  # where the model's file does not have them
-        *folder.glob(f"optimisers_{framework}.py"),  # nor the agent's these
+        *(folder / name for name in ("config.py", "train.py")),
+        *(path for path in folder.glob(f"*_{framework}.py") if not path.name.startswith(other_programs)),
     ]
 
 

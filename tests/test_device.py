@@ -75,5 +75,7 @@ def test_the_kernels_are_those_of_the_pinned_version():
 
 
 def test_the_tests_of_agents_are_compiled_with_the_kernels_of_runs():
-    (line,) = (x for x in (ROOT / "Makefile").read_text().splitlines() if x.startswith("KERNELS = "))
+    makefile = (ROOT / "Makefile").read_text()
+    assert 'XLA_FLAGS="$(KERNELS)" $(PYTEST) $(AGENTS)' in makefile
+    (line,) = (x for x in makefile.splitlines() if x.startswith("KERNELS = "))
     assert dict(flag.removeprefix("--").split("=") for flag in line.split()[2:]) == device_jax.KERNELS

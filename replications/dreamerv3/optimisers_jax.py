@@ -1,6 +1,6 @@
 """DreamerV3's optimisers in JAX: LaProp with adaptive clipping for all parameters, or (2023) an Adam for each learner.
 
-The twin of optimisers_torch.py. A learner is a network: model, actor or critic.
+The counterpart of optimisers_torch.py, which has classes. A learner is a network: model, actor or critic.
 """
 
 import math

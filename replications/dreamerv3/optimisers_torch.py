@@ -1,6 +1,6 @@
 """DreamerV3's optimisers in torch: LaProp with adaptive clipping for everything, or (2023) an Adam for each learner.
 
-The twin of optimisers_jax.py. A learner is a network: model, actor or critic.
+The counterpart of optimisers_jax.py, which has functions. A learner is a network: model, actor or critic.
 """
 
 from collections.abc import Mapping

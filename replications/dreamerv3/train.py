@@ -4,7 +4,8 @@
     python -m replications.dreamerv3.train --config $FOLDER/config.yaml --task walker_walk --framework torch \\
         --seed 0 --out $FOLDER/seed_0.h5
 
-The config is a resolved one (shared/config.py); the workflow writes it. Read agent_torch.py for what is trained.
+The config is a resolved one (shared/config.py); the workflow writes it. Read objectives_torch.py for what is learned
+and agent_torch.py for how.
 """
 
 import argparse

@@ -20,7 +20,8 @@ def _each_column(function, *arrays, rounded=float):
 
 def nearest(fraction, dtype):
     """The number of a dtype (float64 or float32) nearest to a Fraction, ties to even: rounded once. By way of float64
-    a fraction just off the middle of two float32 becomes the middle, and the second rounding may take the wrong one."""
+    a fraction just off the middle of two float32 becomes the middle, and the second rounding may take the wrong one.
+    For fractions well inside the range of the dtype."""
     near = np.dtype(dtype).type(float(fraction))          # a tie itself is a float64, so here it has gone to even
     beside = np.nextafter(near, [-np.inf, np.inf], dtype=dtype)
     return min(near, *beside, key=lambda x: abs(Fraction(float(x)) - fraction))
