@@ -36,6 +36,7 @@ from replications.dreamer import agent_jax, agent_torch
 from replications.dreamer.config import Config
 from shared.config import ROOT, build, read_yaml
 from shared.errors import cli
+from shared.layers_torch import frozen
 
 YARDSTICK = {
     "model": {"encoder_depth": 8, "deter_size": 100, "stoch_size": 20, "hidden_size": 100, "dense_units": 100},
@@ -110,7 +111,7 @@ def torch_parts(config: Config, device: str) -> Functions:
         wait()
 
     def actor() -> None:
-        with agent_torch.frozen(agent.model, agent.value):
+        with frozen(agent.model, agent.value):
             agent_torch.actor_objective(agent.model, agent.value, settings, imagined())[0].backward()
         wait()
 

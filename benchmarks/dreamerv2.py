@@ -39,6 +39,7 @@ from replications.dreamerv2.config import Config
 from shared.config import build, resolve
 from shared.envs.spec import ActSpec, ArraySpec
 from shared.errors import cli
+from shared.layers_torch import frozen
 
 YARDSTICK = {
     "model": {
@@ -122,7 +123,7 @@ def torch_parts(config: Config, device: str) -> Functions:
         wait()
 
     def actor() -> None:
-        with agent_torch.frozen(agent.model, agent.target_critic):
+        with frozen(agent.model, agent.target_critic):
             scales = {"mix": MIX, "entropy_scale": ENTROPY_SCALE}
             agent_torch.actor_objective(agent.actor, settings, *trajectory(), **scales)[0].backward()
         wait()

@@ -1,9 +1,11 @@
-"""The first values of the torch models, as TensorFlow gives them, and what torch.nn has slower on a CPU.
+"""The first values of the torch models, as TensorFlow gives them, what torch.nn has slower on a CPU, and two tools.
 
 The twin of layers_jax.py. The networks of a paper are in its own model_torch.py.
 """
 
+import contextlib
 import math
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -81,3 +83,21 @@ def spread(y: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
     x = F.conv2d(y, weight, bias.repeat_interleave(stride**2), padding=taps - 1)
     height, width = (stride * (size - 1) + kernel for size in y.shape[2:])
     return F.pixel_shuffle(x, stride)[:, :, :height, :width]
+
+
+@contextlib.contextmanager
+def frozen(*modules: nn.Module | None) -> Iterator[None]:
+    """Inside, these networks are constants: a gradient passes through them and none is left in them."""
+    parameters = [parameter for module in modules if module is not None for parameter in module.parameters()]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+def stack_time(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """States of one step after the other, each part (B, ...), as one with a time axis, (B, T, ...)."""
+    return {name: torch.stack([state[name] for state in states], 1) for name in states[0]}

@@ -4,9 +4,8 @@ Paper: Sections 2 and 3, Algorithm 1. Read model_torch.py first; formulas are in
 below the class are the method; the class ties them to the loop, to the optimisers and to one source of noise.
 """
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from shared.formulas.returns import discount_weights, lambda_return
 from shared.formulas.sampling import categorical_sample
 from shared.formulas.schedules import linear
 from shared.formulas.sequences import previous_actions
+from shared.layers_torch import frozen
 from shared.training.agent import Acted, Arrays, Carry, Learned
 
 
@@ -312,19 +312,6 @@ def make_optimiser(parts: nn.ModuleDict, loss: Loss, settings: Optimisers) -> to
         eps=settings.epsilon,
         fused=True,
     )
-
-
-@contextlib.contextmanager
-def frozen(*modules: nn.Module | None) -> Iterator[None]:
-    """Inside, these networks are constants: a gradient passes through them and none is left in them."""
-    parameters = [parameter for module in modules if module is not None for parameter in module.parameters()]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
 
 
 def model_objective(

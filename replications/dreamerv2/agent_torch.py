@@ -4,7 +4,6 @@ Paper: Section 2, Algorithm 1. Read model_torch.py first; formulas are in shared
 the class are the method; the class ties them to the loop, to the optimisers and to one source of noise.
 """
 
-import contextlib
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -26,6 +25,7 @@ from shared.formulas.returns import discount_weights, lambda_return
 from shared.formulas.sampling import categorical_sample
 from shared.formulas.schedules import linear
 from shared.formulas.sequences import previous_actions, reset_where_first
+from shared.layers_torch import frozen
 from shared.training.agent import Acted, Arrays, Carry, Learned
 
 LEARNERS = ("model", "actor", "critic")  # each with its own Adam; the target critic is only ever copied to
@@ -298,19 +298,6 @@ def make_optimisers(parts: nn.ModuleDict, settings: Optimisers) -> dict[str, tor
         )
         for name in LEARNERS
     }
-
-
-@contextlib.contextmanager
-def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Inside, these networks are constants: a gradient passes through them and none is left in them."""
-    parameters = [parameter for module in modules for parameter in module.parameters()]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
 
 
 def model_objective(

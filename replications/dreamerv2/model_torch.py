@@ -16,7 +16,7 @@ from shared.formulas.distributions import (
     truncated_normal_log_prob,
 )
 from shared.formulas.sampling import categorical_sample, reparameterise, straight_through, truncated_normal_sample
-from shared.layers_torch import ConvTranspose2d, glorot_, initialise, tanh
+from shared.layers_torch import ConvTranspose2d, glorot_, initialise, stack_time, tanh
 
 # sample (..., S, K) and logit (..., S, K); or sample, mean and std (..., S). Always belief (..., D).
 State = dict[str, Tensor]
@@ -167,7 +167,7 @@ class RSSM(nn.Module):
             stats = self.posterior_head(self.posterior_hidden.resume(belief, embed_part[:, t]))
             state = {**stats, "sample": self.posterior_head.sample(stats, noise[:, t]), "belief": belief}
             states.append(state)
-        post = stack(states, 1)
+        post = stack_time(states)
         return post, self._prior_of(post["belief"])
 
     def features(self, state: State) -> Tensor:
@@ -186,11 +186,6 @@ class RSSM(nn.Module):
         return sample.flatten(-len(self.shapes["sample"]))
 
 
-def stack(states: list[State], axis: int) -> State:
-    """A list of states as one state with a time axis."""
-    return {name: torch.stack([state[name] for state in states], axis) for name in states[0]}
-
-
 def initial_state(latent: RSSM, *batch: int) -> State:
     """The state before the first step: zeros everywhere, logits and stds included. Each (*batch, ...)."""
     like = next(latent.parameters())
@@ -203,7 +198,7 @@ def imagine(latent: RSSM, state: State, action: Tensor, noise: Tensor) -> State:
     for t in range(action.shape[1]):
         state = latent.prior(state, action[:, t], noise[:, t])
         states.append(state)
-    return stack(states, 1)
+    return stack_time(states)
 
 
 class Encoder(nn.Module):

@@ -21,7 +21,6 @@ from replications.dreamerv3.model_torch import Actor, Critic, WorldModel, image_
 from replications.dreamerv3.objectives_torch import (
     behaviour_objectives,
     continuation_target,
-    frozen,
     imagination_starts,
     imagine_behaviour,
     imagined_rewards,
@@ -35,6 +34,7 @@ from shared.envs.spec import ArraySpec, ObsSpec
 from shared.errors import UserError
 from shared.formulas.normalization import ema
 from shared.formulas.sequences import previous_actions, reset_where_first
+from shared.layers_torch import frozen
 from shared.training.agent import Acted, Arrays, Carry, Learned
 
 WHITE = 255

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from replications.dreamerv3.layers_torch import MLP, BlockLinear, Dense, Norm, exact, in_blocks, joined
 from shared.formulas.sampling import categorical_sample, straight_through, unimix
-from shared.layers_torch import tanh
+from shared.layers_torch import stack_time, tanh
 
 # deter (..., D), stoch (..., S, K), and logit (..., S, K), of which the distribution is made by RSSM.log_probs.
 State = dict[str, Tensor]
@@ -219,15 +219,10 @@ class RSSM(nn.Module):
         return exact(head(x)).unflatten(-1, self.sample_shape)
 
 
-def stack(states: list[State], axis: int) -> State:
-    """A list of states as one state with a time axis."""
-    return {name: torch.stack([state[name] for state in states], axis) for name in states[0]}
-
-
 def imagine(latent: RSSM, state: State, action: Tensor, noise: Tensor) -> State:
     """Roll the prior open loop: state (B, ...), action (B, T, A), noise (B, T, S) -> states (B, T, ...)."""
     states = []
     for t in range(action.shape[1]):
         state = latent.prior(state, action[:, t], noise[:, t])
         states.append(state)
-    return stack(states, 1)
+    return stack_time(states)

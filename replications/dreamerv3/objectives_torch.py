@@ -4,11 +4,10 @@ Paper: Methods. This is the method, agent_torch.py ties it to the loop; read mod
 shared/formulas. Shapes: B windows, T rows, N starts of imagination, H imagined steps.
 """
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from replications.dreamerv3.config import Behaviour, Loss
 from replications.dreamerv3.latent_torch import State
@@ -19,6 +18,7 @@ from shared.formulas.normalization import debias, ema, moments_std, percentile, 
 from shared.formulas.returns import discount_weights, lambda_return
 from shared.formulas.schedules import horizon_discount
 from shared.formulas.transforms import symlog
+from shared.layers_torch import frozen
 
 
 def continuation_target(behaviour: Behaviour, is_terminal: Tensor) -> Tensor:
@@ -301,16 +301,3 @@ def replay_value_objective(
         slow = slow_critic.scalar.mean(slow_critic(features[:, :-1]))
     loss = critic.scalar.loss(logits, returns, slow, behaviour.slow_regulariser)
     return ((~is_last[:, :-1]).to(loss.dtype) * loss).mean()
-
-
-@contextlib.contextmanager
-def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Inside, these networks are constants: a gradient passes through them and none is left in them."""
-    parameters = [parameter for module in modules for parameter in module.parameters()]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)

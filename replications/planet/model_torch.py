@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared.formulas.sampling import reparameterise
-from shared.layers_torch import ConvTranspose2d, glorot_, initialise, tanh
+from shared.layers_torch import ConvTranspose2d, glorot_, initialise, stack_time, tanh
 
 State = dict[str, Tensor]  # mean, std, sample (..., S) and the model's deterministic parts
 ACTIVATIONS = {"relu": F.relu, "elu": F.elu}
@@ -262,10 +262,6 @@ def imagine(latent, state: State, action: Tensor, noise: Tensor) -> State:
         state = latent.prior(state, action[:, t], noise[:, t])
         states.append(state)
     return stack_time(states)
-
-
-def stack_time(states: list[State]) -> State:
-    return {name: torch.stack([state[name] for state in states], 1) for name in states[0]}
 
 
 class Encoder(nn.Module):

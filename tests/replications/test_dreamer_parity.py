@@ -338,7 +338,7 @@ def test_one_parameter_file_loads_into_both(variant, tmp_path):
 # Twins: the same names in the same order, with the same docstrings.
 
 IDIOM = {
-    "torch": {"forward", "reset", "frozen", "filter", "choose", "explored", "planner_noise",
+    "torch": {"forward", "reset", "filter", "choose", "explored", "planner_noise",
               "gradients", "update", "learning_noise", "action_noise", "tensor", "normal", "uniform", "preprocessed"},
     "jax": {"sizes", "feature_size", "Settings", "Networks", "act_step", "filter_step", "choose", "randomised",
             "planner_noise", "learn_step", "gradients", "update", "learning_noise", "action_noise", "predict_step",

@@ -343,9 +343,9 @@ def test_one_parameter_file_loads_into_both(variant, tmp_path):
 # Twins: the same names in the same order, with the same docstrings.
 
 IDIOM = {
-    "torch": {"forward", "reset", "over_channels", "stack", "random_action", "update", "learn_behaviour", "step",
+    "torch": {"forward", "reset", "over_channels", "random_action", "update", "learn_behaviour", "step",
               "update_target", "learning_noise", "latent_noise", "action_noise", "trained", "tensor", "normal",
-              "uniform", "preprocessed", "make_optimisers", "frozen"},
+              "uniform", "preprocessed", "make_optimisers"},
     "jax": {"shapes", "feature_size", "Settings", "Now", "Networks", "now", "act_step", "random_step", "learn_step",
             "update", "behaviour_gradients", "step", "target_share", "learning_noise", "latent_noise", "action_noise",
             "predict_step", "preprocessed", "first_moments", "make_optimiser"},

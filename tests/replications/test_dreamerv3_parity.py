@@ -348,9 +348,9 @@ def test_one_parameter_file_loads_into_both(variant, tmp_path):
 # Twins: the same names in the same order, with the same docstrings.
 
 IDIOM = {
-    "torch": {"forward", "over_channels", "stack", "memo", "start", "update", "learn_behaviour", "replayed_values",
+    "torch": {"forward", "over_channels", "memo", "start", "update", "learn_behaviour", "replayed_values",
               "step", "update_slow_critic", "learning_noise", "action_noise", "tensor", "uniform", "preprocessed",
-              "arithmetic", "frozen"},
+              "arithmetic"},
     "jax": {"affine", "biased", "filled", "Linear", "_padded", "_biased", "_flat", "_restarted", "pooled", "first_std",
             "Settings", "Networks", "placed", "initial_state", "act_step", "memo", "learn_step", "start", "update",
             "learn_behaviour", "through_model", "replayed_values", "slow_share", "learning_noise", "normal",

@@ -295,7 +295,7 @@ def test_a_difference_is_told_by_name_size_and_place():
 # Twins: the same names in the same order, with the same docstrings.
 
 IDIOM = {
-    "torch": {"glorot_", "tanh", "stack_time", "forward", "reset", "plan", "plan_by_refitting",
+    "torch": {"glorot_", "tanh", "forward", "reset", "plan", "plan_by_refitting",
               "plan_by_gradient", "imagined_return", "filter", "planner_noise",
               "gradients", "update", "model_noise", "tensor", "normal", "dequantised"},
     "jax": {"glorot", "Linear", "Conv2d", "ConvTranspose2d", "scan_time", "named_parameters", "with_parameters",
